@@ -1,0 +1,1 @@
+"""Pretraining and evaluation with symplectic_jepa: one loop, recipes as data."""

@@ -1,0 +1,183 @@
+"""The schema of a recipe: every knob under one name, unknown keys rejected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from examples.augment import AugmentConfig
+from symplectic_jepa import Floors
+
+RECIPES = Path(__file__).parent / "recipes"
+METHODS = {"hamjepa": "HamJEPA", "mlp_hjepa": "MLP-HJEPA", "sigreg": "SIGReg"}
+
+
+@dataclass
+class Data:
+    name: str = "cifar100"  # cifar100 or textures
+    root: str = "data"  # where torchvision keeps CIFAR-100
+    classes: int | None = None  # keep the first so many classes
+    train_size: int = 5000  # textures: images drawn for training
+    test_size: int = 1000  # textures: images drawn for testing
+    batch_size: int = 512  # images per step, each seen in every view; the last incomplete batch is dropped
+    global_views: int = 2
+    local_views: int = 0
+
+
+@dataclass
+class Encoder:
+    backbone: str = "resnet18"  # resnet18 or small_cnn
+    stem: str = "cifar"  # resnet18: cifar or imagenet
+    mode: str = "tokens"  # tokens, or global (average pool and a linear layer; baseline only)
+    token_layer: int = 3
+    token_channels: int = 32
+    grid: int | None = None  # pool the token grid to this side
+    global_dim: int = 2048  # mode global: size of the embedding
+    projector: str = "identity"  # identity, or mlp (baseline only)
+    projector_hidden: int = 2048
+    projector_dim: int = 512
+
+
+@dataclass
+class Predictor:
+    dt: float = 0.05
+    steps: int = 2
+    learn_dt: bool = False  # refused by the objective: dt -> 0 minimises the loss
+    hidden_dim: int = 256
+    depth: int = 2
+    activation: str = "gelu"
+    base_coeff: float = 0.1
+    residual_scale: float = 0.02
+    residual_warmup_epochs: int = 10
+    lr: float | None = None  # own learning rate; default: optim.lr
+
+
+@dataclass
+class HamJEPA:
+    match: str = "q"
+    p_weight: float = 0.2
+    bidirectional: bool = True
+    backward: str = "reverse"
+    energy_weight: float = 0.0
+    detach_target: bool = True
+    budget: float = 0.2
+    variance: float = 0.5
+    spectrum: float = 0.5
+    mean: float = 0.05
+    q: Floors = field(default_factory=Floors)
+    p: Floors = field(default_factory=lambda: Floors(participation=0.16, top_share=0.30))
+    proj_dim: int = 128
+    eps: float = 1e-4
+    refresh_every: int = 16
+    clip_grad: float | None = 1.0
+
+
+@dataclass
+class SIGReg:
+    weight: float = 0.02
+    slices: int = 64
+    knots: int = 9
+    t_max: float = 3.0
+    views: str = "separate"  # separate or stacked
+    convention: str = "sum"  # sum: L + weight * R; convex: (1 - weight) * L + weight * R
+    clip_grad: float | None = None
+
+
+@dataclass
+class Optim:
+    lr: float = 5e-4
+    weight_decay: float = 5e-4
+    warmup_epochs: int = 10
+    warmup_factor: float = 0.01  # of lr, at the first step
+    final_factor: float = 0.001  # of lr, at the last step
+    regularizer_warmup_epochs: int = 0  # ramp of all penalties' weights
+
+
+@dataclass
+class Train:
+    epochs: int = 30
+    precision: str = "bf16"  # bf16 autocast of the encoder, or fp32
+    device: str = "auto"  # auto, cpu, cuda, …
+    seed: int = 42
+    log_every: int = 10  # steps
+    out: str = "runs/${data.name}-${method}-s${train.seed}"
+    resume: bool = False
+
+
+@dataclass
+class Evaluation:
+    ks: list[int] = field(default_factory=lambda: [1, 5, 10, 20, 50, 100, 200])
+    probe_epochs: int = 50
+
+
+@dataclass
+class Recipe:
+    method: str = "hamjepa"  # hamjepa, mlp_hjepa (the residual-MLP ablation) or sigreg
+    data: Data = field(default_factory=Data)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    local_scale: tuple[float, float] = (0.05, 0.3)  # crop scale of local views
+    encoder: Encoder = field(default_factory=Encoder)
+    predictor: Predictor = field(default_factory=Predictor)
+    hamjepa: HamJEPA = field(default_factory=HamJEPA)
+    sigreg: SIGReg = field(default_factory=SIGReg)
+    optim: Optim = field(default_factory=Optim)
+    train: Train = field(default_factory=Train)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+
+def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe by name (``cifar100``) or path and apply overrides (``train.epochs=80``).
+
+    Raises:
+        SystemExit: naming the file, or the key that is unknown or has a wrong type, and what is known.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise SystemExit(f"recipe {name!r} not found at {path}; known recipes: {known}")
+    try:
+        merged = OmegaConf.merge(
+            OmegaConf.structured(Recipe), OmegaConf.load(path), OmegaConf.from_dotlist(overrides or [])
+        )
+        recipe = cast(Recipe, OmegaConf.to_object(merged))
+    except (OmegaConfBaseException, ValueError) as error:
+        message, key = str(error).splitlines()[0], getattr(error, "full_key", None)
+        raise SystemExit(f"recipe {path.name}: {f'{key}: ' if key else ''}{message}") from error
+    check(recipe)
+    return recipe
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse combinations that no single module can see."""
+
+    def choice(key: str, value: object, allowed: tuple[object, ...]) -> None:
+        if value not in allowed:
+            raise SystemExit(f"{key} must be one of {', '.join(map(str, allowed))}, got {value!r}")
+
+    choice("method", recipe.method, tuple(METHODS))
+    choice("encoder.backbone", recipe.encoder.backbone, ("resnet18", "small_cnn"))
+    choice("encoder.mode", recipe.encoder.mode, ("tokens", "global"))
+    choice("encoder.projector", recipe.encoder.projector, ("identity", "mlp"))
+    choice("train.precision", recipe.train.precision, ("bf16", "fp32"))
+    if recipe.method != "sigreg":
+        for key, value, needed in (
+            ("encoder.mode", recipe.encoder.mode, "tokens"),
+            ("encoder.projector", recipe.encoder.projector, "identity"),
+        ):
+            if value != needed:
+                raise SystemExit(
+                    f"{key} must be {needed!r} for method {recipe.method!r}, got {value!r}: anything else mixes the "
+                    "channels of q and p, which the Hamiltonian tells apart"
+                )
+        choice("data.global_views (matched by HamJEPA)", recipe.data.global_views, (2,))
+    if recipe.data.global_views < 1 or recipe.data.local_views < 0:
+        raise SystemExit("data.global_views must be at least 1 and data.local_views at least 0")
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The whole recipe as YAML, for the run's folder and its checkpoints."""
+    return OmegaConf.to_yaml(OmegaConf.structured(recipe), resolve=True)

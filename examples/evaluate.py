@@ -1,0 +1,130 @@
+"""Frozen features and what can be read off them: ``python -m examples.evaluate runs/NAME``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from examples.augment import normalize
+from examples.checkpoint import load_checkpoint, write_atomically
+from examples.config import METHODS, Evaluation, Recipe, load_recipe
+from examples.data import ImageData, load_data, pick_device
+from examples.methods import build_model
+from symplectic_jepa import split_state
+from symplectic_jepa.evaluation import feature_norms, knn_sweep, linear_probe, pair_cosines, spectrum
+
+HEADLINE_K = 20
+Features = tuple[Tensor, Tensor]  # of the training and the test images
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    rows = evaluate(parser.parse_args().run)["readouts"]
+    print(table(rows))
+
+
+def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
+    """Evaluate a run's last checkpoint; write ``metrics.json`` and ``diagnostics.pt`` into its folder."""
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    device = pick_device(recipe.train.device)
+    data = (load_data(recipe.data) if data is None else data).to(device)
+    state = load_checkpoint(run / "checkpoint.pt", device)
+    model = build_model(recipe, data.train_images.shape[1:]).to(device)
+    model.load_state_dict(state["model"])
+    method = METHODS[recipe.method]
+    readouts = {f"{method}-{name}": x for name, x in encode(recipe, model["encoder"], data).items()}
+    rows, diagnostics = measure(readouts, data, recipe.evaluation)
+    metrics = {
+        "method": method,
+        "steps": state["step"],
+        "protocol": f"frozen encoder, no augmentation, no projector; kNN cosine, unweighted vote; linear probe "
+        f"LayerNorm + Linear, {recipe.evaluation.probe_epochs} epochs, last epoch",
+        "torch": torch.__version__,
+        "readouts": rows,
+    }
+    torch.save(diagnostics, run / "diagnostics.pt")
+    write_atomically(run / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def baselines(recipe: Recipe, data: ImageData) -> dict[str, Any]:
+    """The two rows that show what was learned: raw pixels, and the same encoder before training."""
+    device = pick_device(recipe.train.device)
+    data = data.to(device)
+    torch.manual_seed(recipe.train.seed)
+    encoder = build_model(recipe, data.train_images.shape[1:])["encoder"].to(device)
+    states = encode(recipe, encoder, data)
+    pixels = tuple(normalize(x, data.mean, data.std).flatten(1) for x in (data.train_images, data.test_images))
+    readouts = {"raw pixels": pixels, "untrained encoder": states.get("q", next(iter(states.values())))}
+    return measure(readouts, data, recipe.evaluation)[0]
+
+
+@torch.no_grad()
+def encode(recipe: Recipe, encoder: nn.Module, data: ImageData, chunk: int = 512) -> dict[str, Features]:
+    """Features of both splits by readout: ``q``, ``p`` and ``qp``, or ``z`` of an encoder without tokens."""
+    encoder.eval()
+    whole = []
+    for images in (data.train_images, data.test_images):
+        parts = []
+        for part in images.split(chunk):
+            x = normalize(part, data.mean, data.std).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=recipe.train.precision == "bf16"):
+                parts.append(encoder(x).float())
+        whole.append(torch.cat(parts))
+    if recipe.encoder.mode == "global":
+        return {"z": (whole[0], whole[1])}
+    (q_train, p_train), (q_test, p_test) = split_state(whole[0]), split_state(whole[1])
+    return {"q": (q_train, q_test), "p": (p_train, p_test), "qp": (whole[0], whole[1])}
+
+
+def measure(
+    readouts: dict[str, Features], data: ImageData, settings: Evaluation
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Numbers for the table, and the arrays that `examples.figures` draws, by readout."""
+    rows: dict[str, Any] = {}
+    diagnostics: dict[str, Any] = {}
+    ks = [k for k in settings.ks if k <= len(data.train_labels)]
+    for name, (train, test) in readouts.items():
+        knn = knn_sweep(train, data.train_labels, test, data.test_labels, ks=ks)
+        probe = linear_probe(train, data.train_labels, test, data.test_labels, epochs=settings.probe_epochs)
+        spread = spectrum(train)
+        cosines, norms = pair_cosines(test), feature_norms(test)
+        best = max(knn, key=lambda k: knn[k].top1)
+        rows[name] = {
+            "knn": {str(k): {"top1": a.top1, "top5": a.top5} for k, a in knn.items()},
+            "knn_best": {"k": best, "top1": knn[best].top1},
+            "linear": {"top1": probe.top1, "top5": probe.top5},
+            "effective_rank": spread.effective_rank,
+            "participation_ratio": spread.participation_ratio,
+            "cosine": {"mean": cosines.mean().item(), "std": cosines.std().item()},
+            "norm": {"mean": norms.mean().item(), "std": norms.std().item()},
+            "dim": train.shape[1],
+        }
+        diagnostics[name] = {
+            "knn": torch.tensor([[k, a.top1] for k, a in knn.items()]),
+            "eigenvalues": spread.eigenvalues.cpu(),
+            "cosines": cosines.cpu(),
+            "norms": norms.cpu(),
+        }
+    return rows, diagnostics
+
+
+def table(rows: dict[str, Any]) -> str:
+    """The rows as a markdown table; accuracies in percent, kNN cosine with an unweighted vote."""
+    lines = [f"| features | dim | kNN@{HEADLINE_K} | linear | effective rank |", "| --- | --- | --- | --- | --- |"]
+    for name, row in rows.items():
+        knn = row["knn"][str(HEADLINE_K)]
+        lines.append(
+            f"| {name} | {row['dim']} | {knn['top1']:.2f} | {row['linear']['top1']:.2f} | {row['effective_rank']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The paper's four-panel summary (its figures 1–3), methods side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from matplotlib.figure import Figure
+
+# One colour per method, one line style per readout: both survive a greyscale print.
+_COLOURS = {"SIGReg": "#4477AA", "MLP-HJEPA": "#CCBB44", "HamJEPA": "#AA3377"}
+_STYLES = {"q": "-", "p": "--", "qp": ":", "z": "-"}
+
+
+def summary_figure(runs: list[Path], path: Path, *, title: str | None = None) -> None:
+    """Draw kNN sweep, eigenspectrum, cosines and norms of evaluated runs: one row per run, as PNG."""
+    figure = Figure(figsize=(13, 2.9 * len(runs) + 0.3), layout="constrained", dpi=150)
+    if title:
+        figure.suptitle(title)
+    rows = figure.subplots(len(runs), 4, squeeze=False)
+    for axes, run in zip(rows, runs, strict=True):
+        diagnostics = torch.load(run / "diagnostics.pt", weights_only=True)
+        for name, values in diagnostics.items():
+            _draw(axes, name, values)
+    panels = (
+        ("kNN sweep", "neighbours k", "top-1 (%)"),
+        ("Covariance eigenspectrum (top 256)", "index", "eigenvalue"),
+        ("Cosine of random pairs", "cosine", "density"),
+        ("Feature norms", "norm", "density"),
+    )
+    for row, axes in enumerate(rows):
+        for axis, (heading, x, y) in zip(axes, panels, strict=True):
+            axis.set_ylabel(y)
+            axis.grid(alpha=0.25, linewidth=0.5)
+            if row == 0:
+                axis.set_title(heading, fontsize=10)
+            if row == len(runs) - 1:
+                axis.set_xlabel(x)
+        axes[0].set_xscale("log")
+        axes[1].set_yscale("log")
+        axes[0].legend(fontsize=8, framealpha=0.8)
+    for column in range(4):  # the same scale in every row, so that rows can be compared
+        _share(rows[:, column], x=True, y=column < 2)
+    figure.savefig(path)
+
+
+def _draw(axes: Any, name: str, values: dict[str, torch.Tensor]) -> None:
+    method, _, readout = name.rpartition("-")
+    style = {"color": _COLOURS.get(method, "k"), "linestyle": _STYLES.get(readout, "-"), "linewidth": 1.5}
+    k, top1 = values["knn"].T
+    axes[0].plot(k, top1, marker="o", markersize=3, label=name, **style)
+    axes[0].xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+    axes[1].plot(range(1, len(values["eigenvalues"]) + 1), values["eigenvalues"].clamp_min(1e-12), **style)
+    for axis, key in ((axes[2], "cosines"), (axes[3], "norms")):
+        axis.hist(values[key].numpy(), bins=80, density=True, histtype="step", **style)
+
+
+def _share(axes: Any, *, x: bool, y: bool) -> None:
+    for axis in axes[1:]:
+        if x:
+            axis.sharex(axes[0])
+        if y:
+            axis.sharey(axes[0])
+    axes[0].autoscale()

@@ -1,0 +1,99 @@
+"""A recipe's model and optimizer."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import nn
+
+import symplectic_jepa as sj
+from examples.config import Recipe
+
+
+def build_encoder(recipe: Recipe) -> nn.Module:
+    """The backbone with a token head (or, for the baseline, a global one), as the recipe says."""
+    e = recipe.encoder
+    if e.backbone == "resnet18":
+        tokens = sj.PhaseSpaceTokenEncoder.resnet18(
+            stem=e.stem, token_layer=e.token_layer, token_channels=e.token_channels, grid=e.grid
+        )
+    else:
+        tokens = sj.PhaseSpaceTokenEncoder(small_cnn(), in_channels=128, token_channels=e.token_channels, grid=e.grid)
+    if e.mode == "tokens":
+        return tokens
+    return nn.Sequential(
+        tokens.backbone, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(tokens.in_channels, e.global_dim)
+    )
+
+
+def small_cnn() -> nn.Module:
+    """Four 3×3 convolutions, 32 px to a 4×4 map of 128 channels."""
+    widths = (3, 32, 64, 128, 128)
+    layers: list[nn.Module] = []
+    for i, (c_in, c_out) in enumerate(itertools.pairwise(widths)):
+        stride = 1 if i == 0 else 2
+        layers += [nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def build_projector(recipe: Recipe, dim: int) -> nn.Module:
+    e = recipe.encoder
+    if e.projector == "identity":
+        return nn.Identity()
+    return nn.Sequential(
+        nn.Linear(dim, e.projector_hidden), nn.BatchNorm1d(e.projector_hidden), nn.ReLU(inplace=True),
+        nn.Linear(e.projector_hidden, e.projector_dim),
+    )  # fmt: skip
+
+
+def build_objective(recipe: Recipe, dim: int) -> sj.HamJEPAObjective | sj.LeJEPAObjective:
+    """The objective of states ``(V, B, dim)``."""
+    if recipe.method == "sigreg":
+        s = recipe.sigreg
+        penalties = sj.sigreg_penalty(
+            weight=s.weight, slices=s.slices, knots=s.knots, t_max=s.t_max, views=s.views, seed=recipe.train.seed
+        )
+        return sj.LeJEPAObjective(penalties, global_views=recipe.data.global_views, convention=s.convention)
+    h, p = recipe.hamjepa, recipe.predictor
+    predictor: sj.Predictor
+    if recipe.method == "mlp_hjepa":
+        predictor = sj.ResidualMLPPredictor(
+            dim // 2, hidden_dim=p.hidden_dim, depth=p.depth, dt=p.dt, steps=p.steps, learn_dt=p.learn_dt
+        )
+    else:
+        hamiltonian = sj.SeparableHamiltonian(
+            dim // 2, hidden_dim=p.hidden_dim, depth=p.depth, activation=p.activation,
+            base_coeff=p.base_coeff, residual_scale=p.residual_scale,
+        )  # fmt: skip
+        predictor = sj.HamiltonianPredictor(hamiltonian, dt=p.dt, steps=p.steps, learn_dt=p.learn_dt)
+    penalties = sj.phase_space_penalties(
+        q=h.q, p=h.p, budget=h.budget, variance=h.variance, spectrum=h.spectrum, mean=h.mean,
+        proj_dim=h.proj_dim, eps=h.eps, refresh_every=h.refresh_every, seed=recipe.train.seed,
+    )  # fmt: skip
+    return sj.HamJEPAObjective(
+        predictor, match=h.match, p_weight=h.p_weight, bidirectional=h.bidirectional, backward=h.backward,
+        energy_weight=h.energy_weight, detach_target=h.detach_target, penalties=penalties,
+    )  # fmt: skip
+
+
+def build_model(recipe: Recipe, image_shape: torch.Size) -> nn.ModuleDict:
+    """``encoder`` (its output is evaluated), ``projector`` and ``objective`` (with the predictor inside)."""
+    encoder = build_encoder(recipe).to(memory_format=torch.channels_last)
+    encoder.eval()  # so that the probe of the dimension leaves BatchNorm's statistics alone
+    with torch.no_grad():
+        dim = encoder(torch.zeros(1, *image_shape)).shape[-1]
+    projector = build_projector(recipe, dim)
+    objective = build_objective(recipe, dim if recipe.encoder.projector == "identity" else recipe.encoder.projector_dim)
+    return nn.ModuleDict({"encoder": encoder, "projector": projector, "objective": objective}).train()
+
+
+def build_optimizer(recipe: Recipe, model: nn.ModuleDict) -> torch.optim.AdamW:
+    """AdamW on everything; the predictor may have its own learning rate."""
+    o = recipe.optim
+    own = list(model["objective"].parameters())
+    rest = [*model["encoder"].parameters(), *model["projector"].parameters()]
+    groups: list[dict[str, list[nn.Parameter] | float]] = [{"params": rest, "base_lr": o.lr}]
+    if own:
+        groups.append({"params": own, "base_lr": o.lr if recipe.predictor.lr is None else recipe.predictor.lr})
+    return torch.optim.AdamW(groups, lr=o.lr, weight_decay=o.weight_decay)

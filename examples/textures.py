@@ -1,0 +1,106 @@
+"""The embedded data set: small texture images that the examples draw themselves, with nothing to download.
+
+A class is a pattern and an orientation ("checks 45°"). Everything else about an image is chance: phase,
+frequency, a few degrees of tilt, bends in the lines, both colours and which of them is the lighter, uneven
+illumination and pixel noise. Two images of one class therefore share few pixel values, and nearest
+neighbours on raw pixels do poorly, while the class itself survives random resized crops, colour jitter and
+blur. It does not survive flips or large rotations: these turn 45° into 135°, so leave them out of the
+augmentation.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PATTERNS = ("stripes", "checks", "dashes")
+ORIENTATIONS = (0, 45, 90, 135)  # of the lines, in degrees anticlockwise from the horizontal
+CLASS_NAMES = tuple(f"{pattern} {angle}°" for pattern in PATTERNS for angle in ORIENTATIONS)
+
+MIN_SIZE = 16  # below it the finest pattern has less than about two pixels per cycle
+CYCLES = (4.0, 7.0)  # per image width, across the lines
+TILT = 6.0  # degrees either way; a crop of aspect 3/4 adds 8, and classes are 45 apart
+BEND = 1.5  # radians of phase by which lines wander, so that two images seldom match pixel by pixel
+LUMA = (0.299, 0.587, 0.114)
+
+
+def make_textures(count: int, *, classes: int = 8, size: int = 32, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw ``count`` texture images and their labels.
+
+    Args:
+        count: number of images. Class sizes differ by one at most.
+        classes: the first so many of ``CLASS_NAMES``: 4 are stripes alone, 8 add checks, 12 add dashes.
+        size: height and width in pixels. The patterns scale with it.
+        seed: of the data set's own generator; the global one is neither read nor moved. Take one seed
+            for training and another for test images: one call with a larger ``count`` does not extend
+            the images of a smaller.
+
+    Returns:
+        uint8 images ``(count, 3, size, size)`` and int64 labels ``(count,)``, in random order.
+    """
+    _check_int("count", count, 1, None)
+    _check_int("classes", classes, 2, len(CLASS_NAMES))
+    _check_int("size", size, MIN_SIZE, None)
+    _check_int("seed", seed, 0, 2**63 - 1)
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(count, *shape, generator=generator)
+
+    labels = (torch.arange(count) % classes)[torch.randperm(count, generator=generator)]
+    kind = labels // len(ORIENTATIONS)
+    angle = torch.tensor(ORIENTATIONS)[labels % len(ORIENTATIONS)] + uniform(-TILT, TILT)
+
+    # Distances across and along the lines, in image widths; y runs downwards.
+    across = _ramp(torch.deg2rad(90 - angle), size)
+    along = _ramp(torch.deg2rad(-angle), size)
+    omega = 2 * math.pi * uniform(*CYCLES, 1, 1)
+    phase = uniform(0, 2 * math.pi, 2, 1, 1) + _smooth(uniform(-BEND, BEND, 2, 4, 4), size)
+    wave = torch.cos(omega * across + phase[:, 0])
+    slow = torch.cos(omega / 2 * along + phase[:, 1])  # half the frequency: cells are twice as long as wide
+
+    field = wave  # in [-1, 1]: 1 is foreground, -1 is background
+    for index, soft in ((1, wave * slow), (2, torch.minimum(wave, slow + 0.4))):
+        field = torch.where((kind == index)[:, None, None], torch.tanh(6 * soft), field)
+
+    # The colours differ in luma by 0.2 or more, so that a greyscale copy keeps the pattern.
+    grey = uniform(0.3, 0.7, 1)
+    sign = 1 - 2 * torch.randint(0, 2, (count, 1), generator=generator)
+    offset = sign * uniform(0.1, 0.22, 1)
+    foreground = _colour(grey + offset, uniform(-0.4, 0.4, 3))
+    background = _colour(grey - offset, uniform(-0.4, 0.4, 3))
+    mix = (field[:, None] + 1) / 2
+    images = mix * foreground + (1 - mix) * background
+
+    images += _smooth(uniform(-1, 1, 1, 4, 4), size) * uniform(0, 0.3, 1, 1, 1)
+    images += torch.randn(images.shape, generator=generator) * uniform(0.03, 0.15, 1, 1, 1)
+    return images.clamp_(0, 1).mul_(255).round_().to(torch.uint8), labels
+
+
+def _ramp(direction: Tensor, size: int) -> Tensor:
+    """Position along ``direction`` (radians, clockwise from the x axis), in widths from the centre."""
+    axis = (torch.arange(size) + 0.5) / size - 0.5
+    cosine, sine = direction.cos()[:, None, None], direction.sin()[:, None, None]
+    return axis[None, None, :] * cosine + axis[None, :, None] * sine
+
+
+def _smooth(grid: Tensor, size: int) -> Tensor:
+    return F.interpolate(grid, size=(size, size), mode="bicubic", align_corners=True)
+
+
+def _colour(luma: Tensor, tint: Tensor) -> Tensor:
+    """RGB of exactly the given luma: as much of the tint as fits between 0 and 1."""
+    tint = tint - (tint * torch.tensor(LUMA)).sum(1, keepdim=True)
+    room = torch.where(tint > 0, 1 - luma, luma) / tint.abs().clamp_min(1e-6)
+    return (luma + tint * room.amin(1, keepdim=True).clamp_max(1))[:, :, None, None]
+
+
+def _check_int(name: str, value: int, low: int, high: int | None) -> None:
+    wanted = f">= {low}" if high is None else f"from {low} to {high}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int {wanted}, got {value!r}")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"{name} must be an int {wanted}, got {value}")

@@ -1,0 +1,127 @@
+"""Directions and lengths of features: pair cosines, norms, alignment, uniformity. No gradients."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from symplectic_jepa import _checks
+from symplectic_jepa.evaluation._inputs import at_least_float32, autocast_off, cpu_generator, feature_matrix
+
+_CHUNK = 1024
+
+
+@torch.no_grad()
+def pair_cosines(features: Tensor, *, pairs: int = 20000, seed: int = 0) -> Tensor:
+    """Cosines ``⟨x_i, x_j⟩ / (‖x_i‖ ‖x_j‖)`` of random pairs of different rows, the mean NOT removed.
+
+    The diagnostic of HamJEPA, appendix D.1. A common mean direction shows as cosines far above 0 even
+    when the centred covariance (`spectrum`) has high rank, so the two belong together.
+
+    Args:
+        features: ``(N >= 2, D)``.
+        pairs: number of pairs; ``i != j`` in each, pairs may repeat.
+        seed: seed of the draw, which is the same on every device.
+
+    Returns:
+        ``(pairs,)`` in float32 or better. A row of zeros has cosine 0 with everything.
+
+    Raises:
+        TypeError: if features are not floating.
+        ValueError: if features are not a finite matrix of two rows or more, or a setting is out of range.
+    """
+    x = feature_matrix("features", features, minimum=2)
+    _checks.positive_int("pairs", pairs)
+    generator = cpu_generator(seed)
+    n = len(x)
+    first = torch.randint(n, (pairs,), generator=generator, device="cpu")
+    shift = torch.randint(1, n, (pairs,), generator=generator, device="cpu")  # 1 … n-1: never the same row
+    index = torch.stack((first, (first + shift) % n)).to(x.device)
+    cosines = []
+    for i, j in torch.split(index, _CHUNK, dim=1):
+        left, right = (functional.normalize(at_least_float32(x[rows]), dim=-1) for rows in (i, j))
+        cosines.append((left * right).sum(dim=-1))
+    return torch.cat(cosines)
+
+
+@torch.no_grad()
+def feature_norms(features: Tensor) -> Tensor:
+    """Euclidean norms of the rows (HamJEPA, appendix D.1).
+
+    Args:
+        features: ``(..., N, D)``.
+
+    Returns:
+        ``(..., N)`` in float32 or better, in the units of the features.
+
+    Raises:
+        TypeError: if features are not floating.
+        ValueError: if they are empty or have fewer than two dimensions.
+    """
+    norms: Tensor = torch.linalg.vector_norm(at_least_float32(_checks.samples("features", features)), dim=-1)
+    return norms
+
+
+@torch.no_grad()
+def alignment(z_a: Tensor, z_b: Tensor) -> Tensor:
+    """Mean squared distance of two views on the unit sphere, ``mean ‖u_a - u_b‖²`` with ``u = z/‖z‖``.
+
+    The alignment of Wang & Isola 2020 (arXiv 2005.10242, α = 2): 0 for equal directions, 2 for
+    orthogonal ones, 4 for opposite ones. A row of zeros stays at the origin.
+
+    Args:
+        z_a: features of the first view, ``(..., N, D)``.
+        z_b: features of the second view, row by row the same samples.
+
+    Returns:
+        A scalar in float32 or better.
+
+    Raises:
+        TypeError: if a view is not floating.
+        ValueError: if the shapes differ or a view is empty.
+    """
+    _checks.samples("z_a", z_a)
+    _checks.samples("z_b", z_b)
+    if z_a.shape != z_b.shape:
+        raise ValueError(f"z_a and z_b must have the same shape, got {tuple(z_a.shape)} and {tuple(z_b.shape)}")
+    difference = functional.normalize(at_least_float32(z_a), dim=-1) - functional.normalize(
+        at_least_float32(z_b), dim=-1
+    )
+    return difference.square().sum(dim=-1).mean()
+
+
+@torch.no_grad()
+def uniformity(z: Tensor, *, t: float = 2.0) -> Tensor:
+    """Logarithm of the mean Gaussian potential over all pairs, ``log mean_{i<j} exp(-t ‖u_i - u_j‖²)``.
+
+    The uniformity of Wang & Isola 2020 (arXiv 2005.10242): 0 when all directions agree, more negative the
+    more evenly they cover the sphere. At most ``1024 x N`` distances exist at once.
+
+    Args:
+        z: features of one view, ``(N >= 2, D)``.
+        t: sharpness of the potential, above 0.
+
+    Returns:
+        A scalar in float32 or better.
+
+    Raises:
+        TypeError: if z is not floating.
+        ValueError: if z is not a finite matrix of two rows or more, or ``t <= 0``.
+    """
+    u = at_least_float32(feature_matrix("z", z, minimum=2))
+    _checks.finite("t", t, minimum=0.0, exclusive=True)
+    with autocast_off(u.device):
+        u = functional.normalize(u, dim=1)
+        blocks = [_block_log_sum(u[start : start + _CHUNK], u[start:], t) for start in range(0, len(u), _CHUNK)]
+    return torch.logsumexp(torch.stack(blocks), dim=0) - math.log(len(u) * (len(u) - 1) / 2)
+
+
+def _block_log_sum(rows: Tensor, rest: Tensor, t: float) -> Tensor:
+    """``log Σ exp(-t ‖u_i - u_j‖²)`` over ``i`` in rows and ``j > i`` in rest, whose first rows are these."""
+    square = rest.square().sum(dim=1)  # 1, up to rounding and rows of zeros
+    distance = square[: len(rows), None] + square - 2.0 * rows @ rest.T
+    later = torch.ones_like(distance, dtype=torch.bool).triu(diagonal=1)
+    return torch.logsumexp(distance.clamp(min=0.0).mul(-t).where(later, -math.inf), dim=(0, 1))

@@ -1,0 +1,161 @@
+"""Linear probe on frozen features: LayerNorm and one linear layer."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from symplectic_jepa import _checks
+from symplectic_jepa.evaluation._inputs import (
+    LabelledFeatures,
+    autocast_off,
+    cpu_generator,
+    labelled,
+    same_width,
+)
+
+
+class ProbeResult(NamedTuple):
+    """Test accuracy in percent after the last epoch, and the head that reached it."""
+
+    top1: float
+    top5: float
+    head: nn.Sequential
+
+
+def linear_probe(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    *,
+    num_classes: int | None = None,
+    epochs: int = 50,
+    batch_size: int = 256,
+    lr: float = 1e-3,
+    weight_decay: float = 1e-6,
+    seed: int = 0,
+) -> ProbeResult:
+    """Train ``Linear(LayerNorm(x))`` with cross-entropy and report the last epoch (no best-epoch selection).
+
+    The protocol of HamJEPA, appendix D.1: AdamW on all parameters, the learning rate a cosine from ``lr`` to
+    0 over all steps, ``lr_t = lr/2 (1 + cos(πt/T))``; every epoch visits each row once, the last batch may be
+    short.
+
+    Everything runs in float32, whatever autocast, no_grad or inference_mode the caller is in. Initialisation
+    and order follow from ``seed`` alone, the same on each device; the global random state is not touched.
+
+    Args:
+        train_features: ``(N_train, D)``; the probe runs on their device.
+        train_labels: ``(N_train,)`` integers in ``[0, num_classes)``.
+        test_features: ``(N_test, D)``.
+        test_labels: ``(N_test,)`` integers in ``[0, num_classes)``.
+        num_classes: number of outputs; by default the largest label plus one.
+        epochs: passes over the training rows.
+        batch_size: rows per step.
+        lr: initial learning rate.
+        weight_decay: AdamW's decoupled decay.
+        seed: seed of initialisation and order.
+
+    Returns:
+        Top-1 and top-5 in percent (top-``num_classes`` if there are fewer than five) and the trained head.
+
+    Raises:
+        TypeError: if features are not floating or labels not integers.
+        ValueError: if an input is empty, not finite or of another size than its partner, a label is out of
+            range, or a setting is.
+    """
+    train = labelled("train", train_features, train_labels)
+    test = labelled("test", test_features, test_labels)
+    same_width(train.features, test.features)
+    classes = _classes(train.labels, test.labels, num_classes)
+    _checks.positive_int("epochs", epochs)
+    _checks.positive_int("batch_size", batch_size)
+    _checks.finite("lr", lr, minimum=0.0, exclusive=True)
+    _checks.finite("weight_decay", weight_decay, minimum=0.0)
+    order = cpu_generator(seed)
+
+    device = train.features.device
+    with torch.inference_mode(False), torch.enable_grad(), autocast_off(device):
+        head = _initial_head(train.features.shape[1], classes, seed).to(device)
+        _fit(
+            head,
+            train,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            weight_decay=weight_decay,
+            order=order,
+        )
+        return ProbeResult(*_accuracy(head, test), head.eval())
+
+
+def _classes(train: Tensor, test: Tensor, num_classes: int | None) -> int:
+    """The number of classes, after a check that every label is one of them."""
+    low = min(int(train.min()), int(test.min()))
+    high = max(int(train.max()), int(test.max()))
+    classes = high + 1 if num_classes is None else _checks.positive_int("num_classes", num_classes)
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels must lie in [0, num_classes) = [0, {classes}), got values from {low} to {high}")
+    return classes
+
+
+def _initial_head(width: int, classes: int, seed: int) -> nn.Sequential:
+    """PyTorch's default initialisation under ``seed``, drawn on the CPU; the global state is put back."""
+    # torch.manual_seed would reseed every accelerator too, and fork_rng would then have to save each of them.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        norm = nn.LayerNorm(width, device="cpu", dtype=torch.float32)
+        return nn.Sequential(norm, nn.Linear(width, classes, device="cpu", dtype=torch.float32))
+
+
+def _fit(
+    head: nn.Sequential,
+    train: LabelledFeatures,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    order: torch.Generator,
+) -> None:
+    """Minimise the cross-entropy of the head over the training rows."""
+    norm, linear = head
+    assert isinstance(norm, nn.LayerNorm)
+    assert isinstance(linear, nn.Linear)
+    # LayerNorm is γ ∘ x̂ + β with x̂ free of parameters, and the features are frozen: x̂ is computed once.
+    # Then W(γ ∘ x̂ + β) + b = (W ∘ γ) x̂ + (Wβ + b), and the backward pass needs no (batch, D) gradient.
+    standardised = functional.layer_norm(train.features.float(), norm.normalized_shape, eps=norm.eps)
+    device = standardised.device
+    fused = device.type in ("cpu", "cuda")
+    optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay, fused=fused)
+    rows = len(standardised)
+    total, step = epochs * math.ceil(rows / batch_size), 0
+    for _ in range(epochs):
+        shuffled = torch.randperm(rows, generator=order, device="cpu").to(device)
+        for index in torch.split(shuffled, batch_size):
+            optimizer.param_groups[0]["lr"] = 0.5 * lr * (1.0 + math.cos(math.pi * step / total))
+            bias = torch.addmv(linear.bias, linear.weight, norm.bias)
+            logits = functional.linear(standardised.index_select(0, index), linear.weight * norm.weight, bias)
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(functional.cross_entropy(logits, train.labels.index_select(0, index)))
+            optimizer.step()
+            step += 1
+
+
+@torch.no_grad()
+def _accuracy(head: nn.Sequential, test: LabelledFeatures, chunk_size: int = 4096) -> tuple[float, float]:
+    """Top-1 and top-5 of the head in percent."""
+    weight = next(head.parameters())
+    hits = torch.zeros(2, dtype=torch.int64, device=weight.device)
+    chunks = (torch.split(part, chunk_size) for part in test)
+    for rows, labels in zip(*chunks, strict=True):
+        logits = head(rows.to(weight))
+        found = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.to(weight.device).unsqueeze(1)
+        hits += torch.stack((found[:, 0].sum(), found.sum()))
+    top1, top5 = (100.0 * hits.double() / len(test.labels)).tolist()
+    return top1, top5

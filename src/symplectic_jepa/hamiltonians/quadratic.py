@@ -1,0 +1,49 @@
+"""The oracle: a quadratic Hamiltonian with a known geometry."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from symplectic_jepa import _checks
+from symplectic_jepa.hamiltonians._base import AbstractSeparable
+
+
+class QuadraticHamiltonian(AbstractSeparable):
+    r"""``H(q, p) = ½ qᵀHq + ½‖p‖²`` with a fixed geometry ``H`` (default: identity) [paper, prop. 3.6].
+
+    Args:
+        dim: dimension ``d`` of ``q`` (and of ``p``).
+        geometry: symmetric positive definite ``(d, d)`` matrix; stored as a buffer. No learnable parameters.
+
+    Raises:
+        ValueError: if ``geometry`` has another shape, is not symmetric or not positive definite.
+    """
+
+    geometry: Tensor | None
+
+    def __init__(self, dim: int, *, geometry: Tensor | None = None) -> None:
+        super().__init__()
+        self.dim = _checks.positive_int("dim", dim)
+        if geometry is not None:
+            geometry = geometry.detach().clone()
+            if geometry.shape != (dim, dim):
+                raise ValueError(f"geometry must have shape ({dim}, {dim}), got {tuple(geometry.shape)}")
+            if not torch.allclose(geometry, geometry.mT):
+                raise ValueError(
+                    f"geometry must be symmetric, got max |H - H^T| = {(geometry - geometry.mT).abs().max().item():.3g}"
+                )
+            smallest = torch.linalg.eigvalsh(geometry.double())[0].item()
+            if not smallest > 0:
+                raise ValueError(f"geometry must be positive definite, got smallest eigenvalue {smallest:.3g}")
+        self.register_buffer("geometry", geometry)
+
+    def potential(self, q: Tensor) -> Tensor:
+        """``V(q) = ½ qᵀHq``: ``(..., dim)`` to ``(...)``."""
+        return -0.5 * (q * self.force(q)).sum(-1)
+
+    def force(self, q: Tensor) -> Tensor:
+        """``−Hq``: ``(..., dim)`` to ``(..., dim)``."""
+        if q.ndim == 0 or q.shape[-1] != self.dim:
+            raise ValueError(f"q must have shape (..., {self.dim}), got {tuple(q.shape)}")
+        return -q if self.geometry is None else -(q @ self.geometry.to(q.dtype))

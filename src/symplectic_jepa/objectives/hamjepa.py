@@ -1,0 +1,131 @@
+"""The HamJEPA objective: symplectic matching of two views, and floors that keep the encoder from collapsing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from symplectic_jepa import _checks
+from symplectic_jepa._precision import full_precision
+from symplectic_jepa.objectives.penalties import ObjectiveOutput, PenalizedObjective, Penalty, check_states
+from symplectic_jepa.predictors import HamiltonianPredictor, Predictor
+from symplectic_jepa.state import split_state
+
+
+class HamJEPAObjective(PenalizedObjective):
+    r"""``L = L_pred + Σ weight · penalty`` [paper, eqs. 30–32].
+
+    ``L_pred = ½ [ℓ(Φ_h(z_a), sg z_b) + ℓ(Φ_{−h}(z_b), sg z_a)]`` over the first two views, with
+
+    - ``match="q"``: ``ℓ = mean (q̂ − q)² + p_weight · mean (p̂ − p)²``;
+    - ``match="qp"``: ``ℓ`` = the mean over all ``2d`` coordinates of ``(ẑ − z)²``.
+
+    The penalties (see `phase_space_penalties`) act on all views. Everything runs in float32 or better.
+
+    Args:
+        predictor: the map ``Φ``; `HamiltonianPredictor`, or `ResidualMLPPredictor` for the ablation.
+        match: ``"q"`` or ``"qp"``.
+        p_weight: weight of the momentum match; with ``match="q"`` only.
+        bidirectional: average both directions; otherwise only ``a → b``.
+        backward: ``"reverse"`` runs the backward direction in reverse time (``−h``), ``"forward"`` in forward time.
+        energy_weight: weight ``w_E`` of ``mean (H(Φ(z)) − sg H(z))²``; needs a predictor with a Hamiltonian.
+        detach_target: stop the gradient at the matched state.
+        penalties: named penalties, or ``None`` for the bare prediction loss.
+
+    Raises:
+        ValueError: for an unknown option, a negative weight, a weight that has no effect, or a learned step size
+            (the loss is minimised by ``h → 0``).
+        TypeError: if ``predictor`` is not a `Predictor`.
+
+    Example:
+        >>> import torch
+        >>> from symplectic_jepa import Floors, HamiltonianPredictor, SeparableHamiltonian, phase_space_penalties
+        >>> predictor = HamiltonianPredictor(SeparableHamiltonian(16))
+        >>> objective = HamJEPAObjective(predictor, penalties=phase_space_penalties(q=Floors(), p=Floors()))
+        >>> loss, terms = objective(torch.randn(2, 64, 32))
+        >>> sorted(terms)[:3]
+        ['budget_p', 'budget_q', 'mean']
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        *,
+        match: str = "q",
+        p_weight: float = 0.0,
+        bidirectional: bool = True,
+        backward: str = "reverse",
+        energy_weight: float = 0.0,
+        detach_target: bool = True,
+        penalties: Mapping[str, Penalty] | None = None,
+    ) -> None:
+        super().__init__(penalties)
+        if not isinstance(predictor, Predictor):
+            raise TypeError(f"predictor must be a Predictor, got {type(predictor).__name__}")
+        if predictor.raw_dt is not None:
+            raise ValueError("predictor must have a fixed dt, got learn_dt=True: dt -> 0 minimises the matching loss")
+        self.predictor = predictor
+        self.match = _checks.one_of("match", match, ("q", "qp"))
+        self.p_weight = _checks.finite("p_weight", p_weight, minimum=0.0)
+        if match == "qp" and p_weight:
+            raise ValueError(f"p_weight must be 0 with match='qp', which matches p already, got {p_weight}")
+        self.bidirectional = bidirectional
+        self.backward = _checks.one_of("backward", backward, ("reverse", "forward"))
+        self.energy_weight = _checks.finite("energy_weight", energy_weight, minimum=0.0)
+        if energy_weight and not isinstance(predictor, HamiltonianPredictor):
+            raise ValueError(
+                f"energy_weight must be 0 for a predictor without a Hamiltonian, got {energy_weight} with "
+                f"{type(predictor).__name__}"
+            )
+        self.detach_target = detach_target
+
+    @full_precision
+    def forward(self, states: Tensor) -> ObjectiveOutput:
+        """Loss of states ``(V, B, 2d)``; the first two views are matched, all are regularized.
+
+        Returns:
+            ``(loss, terms)``: terms ``"prediction"`` and one per penalty, unweighted.
+
+        Raises:
+            ValueError: if ``states`` is not ``(V ≥ 2, B, 2d)``.
+        """
+        check_states(states, views=2)
+        return self._total(self.prediction_loss(states[0], states[1]), states)
+
+    @full_precision
+    def prediction_loss(self, z_a: Tensor, z_b: Tensor) -> Tensor:
+        """``L_pred`` of two views' states, each ``(B, 2d)``."""
+        z_b = z_b.to(z_a.dtype)
+        loss = self._one_way(z_a, z_b, direction=1)
+        if self.bidirectional:
+            back = self._one_way(z_b, z_a, direction=-1 if self.backward == "reverse" else 1)
+            loss = 0.5 * (loss + back)
+        return loss
+
+    def _one_way(self, source: Tensor, target: Tensor, *, direction: int) -> Tensor:
+        predicted: Tensor = self.predictor(source, direction=direction)
+        error = predicted - (target.detach() if self.detach_target else target)
+        if self.match == "qp":
+            loss = error.square().mean()
+        else:
+            q_error, p_error = split_state(error)
+            loss = q_error.square().mean()
+            if self.p_weight:
+                loss = loss + self.p_weight * p_error.square().mean()
+        if self.energy_weight:
+            drift = self._energy(predicted) - self._energy(source).detach()
+            loss = loss + self.energy_weight * drift.square().mean()
+        return loss
+
+    def _energy(self, z: Tensor) -> Tensor:
+        assert isinstance(self.predictor, HamiltonianPredictor)  # checked in __init__
+        energy: Tensor = self.predictor.hamiltonian(*split_state(z))
+        return energy
+
+    def extra_repr(self) -> str:
+        """The settings, for ``print``."""
+        return (
+            f"match={self.match!r}, p_weight={self.p_weight:g}, bidirectional={self.bidirectional}, "
+            f"backward={self.backward!r}, energy_weight={self.energy_weight:g}, detach_target={self.detach_target}"
+        )

@@ -1,0 +1,211 @@
+"""Which regularizer acts on which part of the states, with which weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from symplectic_jepa import _checks
+from symplectic_jepa.regularizers import EnergyBudget, MeanPenalty, SIGReg, SpectralFloors, VarianceFloor
+from symplectic_jepa.state import split_state
+
+
+class Penalty(nn.Module):
+    """A regularizer, the part of the state that it reads, and its weight.
+
+    Args:
+        regularizer: any module or function ``(..., N, D) → scalar``.
+        on: ``"q"``, ``"p"`` or ``"z"`` (the whole state).
+        weight: its factor in the objective.
+        views: ``"stacked"`` treats all views as one sample of ``V · B`` rows, ``"separate"`` averages over views.
+
+    Raises:
+        ValueError: for an unknown ``on`` or ``views``, or a negative weight.
+    """
+
+    def __init__(self, regularizer: nn.Module, *, on: str = "z", weight: float = 1.0, views: str = "stacked") -> None:
+        super().__init__()
+        self.regularizer = regularizer
+        self.on = _checks.one_of("on", on, ("q", "p", "z"))
+        self.weight = _checks.finite("weight", weight, minimum=0.0)
+        self.views = _checks.one_of("views", views, ("stacked", "separate"))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """The unweighted penalty of states ``(V, B, D)``."""
+        part = states
+        if self.on != "z":
+            q, p = split_state(states)
+            part = q if self.on == "q" else p
+        penalty: Tensor = self.regularizer(part.flatten(0, -2) if self.views == "stacked" else part)
+        return penalty
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """What the regularizer measured last; empty if it does not say."""
+        return getattr(self.regularizer, "statistics", {})
+
+    def extra_repr(self) -> str:
+        """The settings, for ``print``."""
+        return f"on={self.on!r}, weight={self.weight:g}, views={self.views!r}"
+
+
+class ObjectiveOutput(NamedTuple):
+    """A loss to call ``backward`` on, and its unweighted terms (detached, on the device) by name, for logging."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+class PenalizedObjective(nn.Module):
+    """What the objectives share: ``L = L_pred + scale · Σ weight · penalty`` over states ``(V, B, D)``.
+
+    ``regularizer_scale`` is a buffer (1 unless `set_regularizer_scale` is called), so that a warm-up of all penalties
+    neither recompiles nor breaks a captured graph.
+    """
+
+    regularizer_scale: Tensor
+
+    def __init__(self, penalties: Mapping[str, Penalty] | None) -> None:
+        super().__init__()
+        for name, penalty in (penalties or {}).items():
+            if not isinstance(penalty, Penalty):
+                raise TypeError(f"penalties[{name!r}] must be a Penalty, got {type(penalty).__name__}")
+        self.penalties = nn.ModuleDict(penalties)
+        self.register_buffer("regularizer_scale", torch.tensor(1.0))
+
+    def set_regularizer_scale(self, scale: float) -> None:
+        """Set the factor of all penalties in place, without a host synchronisation.
+
+        Raises:
+            ValueError: if ``scale`` is negative or not finite.
+        """
+        self.regularizer_scale.fill_(_checks.finite("scale", scale, minimum=0.0))
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Statistics of the last call as ``"penalty/statistic"``, detached and on the device."""
+        return {
+            f"{name}/{key}": value
+            for name, penalty in self._named_penalties()
+            for key, value in penalty.statistics.items()
+        }
+
+    def _named_penalties(self) -> Iterator[tuple[str, Penalty]]:
+        for name, penalty in self.penalties.items():
+            assert isinstance(penalty, Penalty)
+            yield name, penalty
+
+    def _total(self, prediction: Tensor, states: Tensor, *, prediction_weight: float = 1.0) -> ObjectiveOutput:
+        terms = {"prediction": prediction.detach()}
+        loss = prediction_weight * prediction
+        for name, penalty in self._named_penalties():
+            value = penalty(states)
+            terms[name] = value.detach()
+            loss = loss + (penalty.weight * self.regularizer_scale.to(value.dtype)) * value
+        return ObjectiveOutput(loss, terms)
+
+
+def check_states(states: Tensor, *, views: int) -> Tensor:
+    """Return ``states`` if they are ``(V, B, D)`` with at least ``views`` views."""
+    if states.ndim != 3 or states.shape[0] < views:
+        raise ValueError(f"states must have shape (V >= {views}, B, D), got {tuple(states.shape)}")
+    return _checks.samples("states", states)
+
+
+@dataclass
+class Floors:
+    """Targets of the penalties on one half of the state; ``None`` leaves a penalty out.
+
+    Attributes:
+        energy: energy budget ``τ``.
+        std: variance floor ``σ_min``.
+        log_det: log-det floor ``ℓ_min``.
+        participation: participation-ratio floor ``r_min`` of ``PR/k``.
+        top_share: ceiling ``a_max`` of ``λ_max / tr``.
+    """
+
+    energy: float | None = 1.0
+    std: float | None = 0.2
+    log_det: float | None = -1.5
+    participation: float | None = 0.12
+    top_share: float | None = 0.35
+
+
+def phase_space_penalties(
+    *,
+    q: Floors,
+    p: Floors,
+    budget: float = 0.2,
+    variance: float = 0.5,
+    spectrum: float = 0.5,
+    mean: float = 0.05,
+    proj_dim: int = 128,
+    eps: float = 1e-4,
+    refresh_every: int = 16,
+    seed: int = 0,
+) -> dict[str, Penalty]:
+    """HamJEPA's penalties on ``q``, ``p`` and ``z`` [paper, eq. 30 and appendix F.8].
+
+    ``λ_budget (budget_q + budget_p) + λ_var (var_q + var_p) + λ_logdet (floor_q + floor_p) + λ_mean mean_z``; a weight
+    of 0 leaves its penalties out.
+
+    Args:
+        q: targets for positions.
+        p: targets for momenta.
+        budget: ``λ_budget``.
+        variance: ``λ_var``.
+        spectrum: ``λ_logdet``, of all three spectral hinges.
+        mean: ``λ_mean``.
+        proj_dim: dimension ``k`` of the projected covariances.
+        eps: their ridge.
+        refresh_every: steps between projections.
+        seed: seed of the projections; ``p`` uses ``seed + 1``.
+
+    Returns:
+        Penalties named ``budget_q``, ``budget_p``, ``variance_q``, …, ``spectrum_p``, ``mean``.
+    """
+    penalties: dict[str, Penalty] = {}
+    for offset, (half, floors) in enumerate({"q": q, "p": p}.items()):
+        if budget and floors.energy is not None:
+            penalties[f"budget_{half}"] = Penalty(EnergyBudget(floors.energy), on=half, weight=budget)
+        if variance and floors.std is not None:
+            penalties[f"variance_{half}"] = Penalty(VarianceFloor(floors.std), on=half, weight=variance)
+        hinges = {
+            "log_det": floors.log_det,
+            "participation": floors.participation,
+            "top_share": floors.top_share,
+        }
+        if spectrum and any(value is not None for value in hinges.values()):
+            floor = SpectralFloors(
+                **hinges, proj_dim=proj_dim, eps=eps, refresh_every=refresh_every, seed=seed + offset
+            )
+            penalties[f"spectrum_{half}"] = Penalty(floor, on=half, weight=spectrum)
+    if mean:
+        penalties["mean"] = Penalty(MeanPenalty(), weight=mean)
+    return penalties
+
+
+def sigreg_penalty(
+    *,
+    weight: float = 0.02,
+    slices: int = 64,
+    knots: int = 9,
+    t_max: float = 3.0,
+    views: str = "separate",
+    seed: int = 0,
+) -> dict[str, Penalty]:
+    """The baseline's penalty: SIGReg of the whole state, per view, with the paper's settings.
+
+    Args:
+        weight: ``λ``.
+        slices: ``M``.
+        knots: ``T``.
+        t_max: the last knot.
+        views: ``"separate"`` (per view) or ``"stacked"`` (pooled).
+        seed: seed of the directions.
+    """
+    sigreg = SIGReg(slices=slices, knots=knots, t_max=t_max, seed=seed)
+    return {"sigreg": Penalty(sigreg, weight=weight, views=views)}

@@ -1,0 +1,56 @@
+"""The paper's four recipes as objectives [paper, appendix F.11]."""
+
+from __future__ import annotations
+
+from symplectic_jepa.objectives.hamjepa import HamJEPAObjective
+from symplectic_jepa.objectives.lejepa import LeJEPAObjective
+from symplectic_jepa.objectives.penalties import Floors, phase_space_penalties, sigreg_penalty
+from symplectic_jepa.predictors import Predictor
+
+
+def hamjepa_cifar100(predictor: Predictor, *, seed: int = 42) -> HamJEPAObjective:
+    """HamJEPA (or, with a `ResidualMLPPredictor`, MLP-HJEPA) for CIFAR-100.
+
+    Args:
+        predictor: the view-to-view map on states ``(..., 2d)``.
+        seed: seed of the random projections.
+    """
+    penalties = phase_space_penalties(
+        q=Floors(participation=0.12, top_share=0.35), p=Floors(participation=0.16, top_share=0.30), seed=seed
+    )
+    return HamJEPAObjective(predictor, match="q", p_weight=0.2, backward="reverse", penalties=penalties)
+
+
+def hamjepa_imagenet100(predictor: Predictor, *, seed: int = 42) -> HamJEPAObjective:
+    """HamJEPA for ImageNet-100: full-state matching, forward time in both directions, no variance floor on ``p``.
+
+    Args:
+        predictor: the view-to-view map on states ``(..., 2d)``.
+        seed: seed of the random projections.
+    """
+    penalties = phase_space_penalties(
+        q=Floors(log_det=-1.2, participation=0.25, top_share=0.10),
+        p=Floors(log_det=-1.2, participation=0.25, top_share=0.10, std=None),
+        variance=1.0,
+        spectrum=1.0,
+        seed=seed,
+    )
+    return HamJEPAObjective(predictor, match="qp", backward="forward", penalties=penalties)
+
+
+def sigreg_cifar100(*, seed: int = 42) -> LeJEPAObjective:
+    """The SIGReg baseline for CIFAR-100.
+
+    Args:
+        seed: seed of the random directions.
+    """
+    return LeJEPAObjective(sigreg_penalty(seed=seed))
+
+
+def sigreg_imagenet100(*, seed: int = 42) -> LeJEPAObjective:
+    """The SIGReg baseline for ImageNet-100, with the settings of CIFAR-100.
+
+    Args:
+        seed: seed of the random directions.
+    """
+    return sigreg_cifar100(seed=seed)

@@ -1,0 +1,147 @@
+"""View-to-view maps on flat phase-space states."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from symplectic_jepa import _checks
+from symplectic_jepa.hamiltonians import Hamiltonian
+from symplectic_jepa.integrators import Integrator, leapfrog
+from symplectic_jepa.state import join_state, split_state
+
+
+class Predictor(nn.Module):
+    """A map ``ẑ = Φ_{±h}^S(z)``; subclasses implement ``forward(z, *, direction=1)``.
+
+    Args:
+        dt: step size ``h > 0``; the direction carries the sign.
+        steps: number of steps ``S``.
+        learn_dt: learn ``h = softplus(θ)``, starting at ``dt``. Not for a JEPA matching loss, which ``h → 0``
+            minimises (`HamJEPAObjective` refuses it); for fitting observed trajectories.
+
+    Raises:
+        ValueError: if ``dt`` is not positive and finite, or ``steps < 1``.
+    """
+
+    def __init__(self, *, dt: float, steps: int, learn_dt: bool = False) -> None:
+        super().__init__()
+        self._dt = _checks.finite("dt", dt, minimum=0.0, exclusive=True)
+        self.steps = _checks.positive_int("steps", steps)
+        # softplus⁻¹(h) = log(eʰ − 1)
+        self.raw_dt = nn.Parameter(torch.tensor(math.log(math.expm1(dt)))) if learn_dt else None
+
+    @property
+    def dt(self) -> float | Tensor:
+        """The step size: a float, or a scalar tensor when it is learned."""
+        return self._dt if self.raw_dt is None else F.softplus(self.raw_dt)
+
+    def forward(self, z: Tensor, *, direction: int = 1) -> Tensor:
+        """Predict the other view's state: ``(..., 2d)`` to ``(..., 2d)``."""
+        raise NotImplementedError(f"{type(self).__name__} must implement forward(z, *, direction)")
+
+    def _signed_dt(self, direction: int) -> float | Tensor:
+        if direction not in (1, -1):
+            raise ValueError(f"direction must be 1 (forward time) or -1 (reverse time), got {direction!r}")
+        return direction * self.dt
+
+    def extra_repr(self) -> str:
+        """The settings, for ``print``."""
+        return f"dt={self._dt:g}, steps={self.steps}, learn_dt={self.raw_dt is not None}"
+
+
+class HamiltonianPredictor(Predictor):
+    r"""``ẑ = Φ_{±h}^S(z)`` by a symplectic integrator of a Hamiltonian [paper, eq. 28 and 29].
+
+    ``predictor(predictor(z), direction=-1)`` returns ``z`` to rounding.
+
+    Args:
+        hamiltonian: the energy; the default integrator needs a separable one.
+        dt: step size ``h > 0``.
+        steps: number of steps ``S``.
+        integrator: a function like `leapfrog`.
+        learn_dt: see `Predictor`.
+
+    Raises:
+        ValueError: if ``dt`` is not positive and finite, or ``steps < 1``.
+    """
+
+    def __init__(
+        self,
+        hamiltonian: Hamiltonian,
+        *,
+        dt: float = 0.05,
+        steps: int = 2,
+        integrator: Integrator = leapfrog,
+        learn_dt: bool = False,
+    ) -> None:
+        super().__init__(dt=dt, steps=steps, learn_dt=learn_dt)
+        self.hamiltonian = hamiltonian
+        self.integrator = integrator
+
+    def forward(self, z: Tensor, *, direction: int = 1) -> Tensor:
+        """Integrate states ``(..., 2d)``, forward or in reverse time.
+
+        Raises:
+            ValueError: if ``direction`` is not 1 or −1, or ``z`` has an odd last dimension.
+        """
+        q, p = split_state(z)
+        return join_state(*self.integrator(self.hamiltonian, q, p, dt=self._signed_dt(direction), steps=self.steps))
+
+
+class ResidualMLPPredictor(Predictor):
+    r"""The ablation MLP-HJEPA: ``z ← z ± h · g(z)``, ``S`` steps, neither symplectic nor invertible.
+
+    ``g`` is a GELU MLP ``2d → hidden_dim → … → 2d``. Precision as for the dynamics: float32 or better.
+
+    Args:
+        dim: ``d``, half the dimension of a state.
+        hidden_dim: width of the hidden layers.
+        depth: number of hidden layers.
+        dt: step size ``h > 0``.
+        steps: number of steps ``S``.
+        learn_dt: see `Predictor`.
+
+    Raises:
+        ValueError: for a size below 1 or a ``dt`` that is not positive and finite.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        hidden_dim: int = 256,
+        depth: int = 2,
+        dt: float = 0.05,
+        steps: int = 2,
+        learn_dt: bool = False,
+    ) -> None:
+        super().__init__(dt=dt, steps=steps, learn_dt=learn_dt)
+        self.dim = _checks.positive_int("dim", dim)
+        _checks.positive_int("hidden_dim", hidden_dim)
+        _checks.positive_int("depth", depth)
+        widths = [2 * dim] + [hidden_dim] * depth
+        layers: list[nn.Module] = []
+        for i, o in pairwise(widths):
+            layers += [nn.Linear(i, o), nn.GELU()]
+        self.residual = nn.Sequential(*layers, nn.Linear(widths[-1], 2 * dim))
+
+    def forward(self, z: Tensor, *, direction: int = 1) -> Tensor:
+        """Roll out states ``(..., 2d)``, forward or in reverse time.
+
+        Raises:
+            ValueError: if ``direction`` is not 1 or −1, or ``z`` does not end in ``2 · dim``.
+        """
+        if z.ndim == 0 or z.shape[-1] != 2 * self.dim:
+            raise ValueError(f"z must have shape (..., {2 * self.dim}), got {tuple(z.shape)}")
+        h = self._signed_dt(direction)
+        dtype = z.dtype
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.to(torch.promote_types(dtype, torch.float32))
+            for _ in range(self.steps):
+                z = z + h * self.residual(z)
+        return z.to(dtype)

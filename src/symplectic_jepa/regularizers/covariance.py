@@ -1,0 +1,65 @@
+"""Covariances and the spectral statistics that the floors read; no eigendecomposition, no host synchronisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def projected_covariance(x: Tensor, projection: Tensor, *, eps: float = 1e-4) -> Tensor:
+    r"""``C = YᵀY / (N − 1) + εI`` with ``Y = (X − mean) R`` [paper, eq. 34].
+
+    Args:
+        x: samples ``(..., N, D)``, ``N ≥ 2``.
+        projection: ``R``, ``(D, k)`` with orthonormal columns.
+        eps: ``ε``.
+
+    Returns:
+        ``(..., k, k)``, in float64 (on devices that have it): ``ε`` must not drown in the rounding of large features.
+
+    Raises:
+        ValueError: if ``projection`` does not have ``D`` rows, or ``N < 2``.
+    """
+    if projection.ndim != 2 or projection.shape[0] != x.shape[-1]:
+        raise ValueError(f"projection must have shape ({x.shape[-1]}, k), got {tuple(projection.shape)}")
+    if x.shape[-2] < 2:
+        raise ValueError(f"x must have shape (..., N >= 2, D) for a covariance, got {tuple(x.shape)}")
+    y = (x @ projection.to(x.dtype)).to(torch.float32 if x.device.type == "mps" else torch.float64)
+    y = y - y.mean(-2, keepdim=True)
+    cov = y.mT @ y / (x.shape[-2] - 1)
+    return cov + eps * torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
+
+
+def log_det_per_dim(cov: Tensor) -> Tensor:
+    """``(1/k) log det C`` of positive definite ``(..., k, k)``, by Cholesky [paper, eq. 35]."""
+    # cholesky_ex, unlike cholesky, does not wait for the device to report failure.
+    factor = torch.linalg.cholesky_ex(cov).L
+    log_diagonal: Tensor = factor.diagonal(dim1=-2, dim2=-1).log()
+    return 2 * log_diagonal.mean(-1)
+
+
+def participation_ratio(cov: Tensor) -> Tensor:
+    """``PR = tr(C)² / tr(C²)`` of symmetric ``(..., k, k)``; between 1 and ``k`` [paper, eq. 37]."""
+    trace = cov.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return trace.square() / cov.square().sum((-2, -1))
+
+
+def top_eigenvalue(cov: Tensor, *, squarings: int = 24) -> Tensor:
+    r"""``λ_max`` of positive semi-definite ``(..., k, k)``, from matrix products alone.
+
+    With ``W = Cⁿ / tr(Cⁿ)``, ``n = 2^squarings``, the value ``⟨C, W⟩`` is a mean of the eigenvalues with weights
+    ``∝ λ_iⁿ``; it falls short of ``λ_max`` by at most ``(k − 1) λ_max / (e n)``, also when eigenvalues coincide. ``W``
+    is the projector on the top eigenspace in the limit, hence the gradient; it is not differentiated.
+    """
+    with torch.no_grad():
+        # Float32 will do, but for the last squaring: it squares the rounding in the eigenvectors that W must not hold.
+        weight = _unit_trace(cov.to(torch.float32))
+        for _ in range(squarings - 1):
+            weight = _unit_trace(weight @ weight)
+        weight = weight.to(cov.dtype)
+        weight = _unit_trace(weight @ weight)
+    return (cov * weight).sum((-2, -1))
+
+
+def _unit_trace(matrix: Tensor) -> Tensor:
+    return matrix / matrix.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]

@@ -1,0 +1,141 @@
+"""SIGReg: the sliced Epps–Pulley distance to the isotropic standard Gaussian."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from symplectic_jepa import _checks
+from symplectic_jepa._precision import full_precision
+from symplectic_jepa.regularizers.draws import Schedule, unit_directions
+
+
+class SIGReg(nn.Module):
+    r"""Sketched isotropic Gaussian regularization [LeJEPA, arXiv:2511.08544; the paper's baseline].
+
+    Every slice ``y = z a`` along a random unit direction should be standard normal; its empirical characteristic
+    function is compared with ``φ(t) = exp(−t²/2)`` at equally spaced knots:
+
+    ``N Σ_j w_j [(mean_n cos(t_j y_n) − φ_j)² + (mean_n sin(t_j y_n))²]``, averaged over slices and leading dimensions,
+
+    which is the trapezoid rule for ``N ∫ |ψ(t) − φ(t)|² φ(t) dt`` over ``[−t_max, t_max]``.
+
+    Args:
+        slices: number of directions ``M``, redrawn every training step.
+        knots: number of knots ``T`` on ``[0, t_max]``.
+        t_max: the last knot.
+        seed: seed of the directions.
+
+    A ``(V, N, D)`` input is one sample per view (LeJEPA's convention and ours); flatten it to pool the views.
+    The gradient fades as the features collapse to a point, a `VarianceFloor` beside it does not.
+
+    Raises:
+        ValueError: if ``slices < 1``, ``knots < 2`` or ``t_max`` is not positive.
+    """
+
+    quadrature: Tensor
+    target: Tensor
+
+    def __init__(self, *, slices: int = 1024, knots: int = 17, t_max: float = 3.0, seed: int = 0) -> None:
+        super().__init__()
+        self.slices = _checks.positive_int("slices", slices)
+        if _checks.positive_int("knots", knots) < 2:
+            raise ValueError(f"knots must be an int >= 2, got {knots}")
+        self.spacing = _checks.finite("t_max", t_max, minimum=0.0, exclusive=True) / (knots - 1)
+        t = torch.arange(knots, dtype=torch.float64) * self.spacing
+        # Trapezoid on [0, t_max], doubled: the integrand is even, so the negative half adds the same.
+        weight = torch.full_like(t, 2 * self.spacing)
+        weight[0] = weight[-1] = self.spacing
+        target = torch.exp(-0.5 * t.square())
+        self.register_buffer("quadrature", weight * target, persistent=False)
+        self.register_buffer("target", target, persistent=False)
+        self.schedule = Schedule(unit_directions, seed=seed, every=1)
+        self.statistics: dict[str, Tensor] = {}
+
+    @full_precision
+    def forward(self, x: Tensor, *, directions: Tensor | None = None) -> Tensor:
+        """``(..., N, D)`` to a scalar, the mean over slices and leading dimensions.
+
+        Args:
+            x: samples.
+            directions: ``A``, ``(D, M)`` with unit columns; by default a new draw every training step.
+
+        Raises:
+            ValueError: if ``directions`` does not have ``D`` rows.
+        """
+        n, dim = _checks.samples("x", x).shape[-2:]
+        if directions is None:
+            directions = self.schedule(dim, self.slices, dtype=x.dtype, device=x.device)
+        elif directions.ndim != 2 or directions.shape[0] != dim:
+            raise ValueError(f"directions must have shape ({dim}, M), got {tuple(directions.shape)}")
+        cos, sin = characteristic_function(x @ directions.to(x.dtype), self.spacing, self.target.numel())
+        weight, target = (b.to(x.dtype)[:, None] for b in (self.quadrature, self.target))
+        statistic = n * (weight * ((cos - target).square() + sin.square())).sum(-2)
+        loss = statistic.mean()
+        self.statistics = {"epps_pulley": loss.detach()}
+        return loss
+
+    def extra_repr(self) -> str:
+        """The settings, for ``print``."""
+        return f"slices={self.slices}, knots={self.target.numel()}, spacing={self.spacing:g}"
+
+
+def characteristic_function(y: Tensor, spacing: float, knots: int) -> tuple[Tensor, Tensor]:
+    """Empirical characteristic function of every column at ``t_j = j · spacing``, ``j = 0 … knots − 1``.
+
+    Args:
+        y: samples ``(..., N, M)``.
+        spacing: distance of the knots.
+        knots: their number ``T``.
+
+    Returns:
+        ``mean_n cos(t_j y)`` and ``mean_n sin(t_j y)``, each ``(..., T, M)``.
+    """
+    cos, sin = _CharacteristicFunction.apply(y, spacing, knots)
+    return cos, sin
+
+
+class _CharacteristicFunction(torch.autograd.Function):
+    """One cos and one sin; the angle ``j · θ`` is reached from ``(j − 1) · θ`` by a rotation, in both passes.
+
+    Neither pass holds more than a few ``(N, M)`` tensors: no ``(N, M, T)`` one, and nothing per knot is saved.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, spacing: float, knots: int) -> tuple[Tensor, Tensor]:
+        theta = spacing * y
+        c1, s1 = theta.cos(), theta.sin()
+        ctx.save_for_backward(c1, s1)
+        ctx.spacing = spacing
+        c, s = torch.ones_like(c1), torch.zeros_like(s1)
+        cos, sin = [c.mean(-2)], [s.mean(-2)]
+        for _ in range(knots - 1):
+            c, s = _rotate(c, s, c1, s1)
+            cos.append(c.mean(-2))
+            sin.append(s.mean(-2))
+        return torch.stack(cos, -2), torch.stack(sin, -2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_cos: Tensor, grad_sin: Tensor) -> tuple[Tensor, None, None]:
+        # ∂/∂y of mean_n cos(t y) is −t sin(t y) / N, of mean_n sin(t y) it is t cos(t y) / N.
+        c1, s1 = ctx.saved_tensors
+        n, knots = c1.shape[-2], grad_cos.shape[-2]
+        t = torch.arange(knots, dtype=c1.dtype, device=c1.device)[:, None] * (ctx.spacing / n)
+        grad_cos, grad_sin = grad_cos * t, grad_sin * t
+        c, s = c1, s1
+        grad = torch.zeros_like(c1)
+        for j in range(1, knots):
+            grad = torch.addcmul(grad, c, grad_sin[..., j : j + 1, :])
+            grad = torch.addcmul(grad, s, grad_cos[..., j : j + 1, :], value=-1)
+            if j + 1 < knots:
+                c, s = _rotate(c, s, c1, s1)
+        return grad, None, None
+
+
+def _rotate(c: Tensor, s: Tensor, c1: Tensor, s1: Tensor) -> tuple[Tensor, Tensor]:
+    """``(cos(α + θ), sin(α + θ))`` from ``(cos α, sin α)`` and ``(cos θ, sin θ)``."""
+    return torch.addcmul(c * c1, s, s1, value=-1), torch.addcmul(s * c1, c, s1)

@@ -1,0 +1,42 @@
+"""The flat layout of a phase-space state, in one place: ``z = [q | p]``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def split_state(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Split a flat state into position and momentum (views, no copy).
+
+    Args:
+        z: ``(..., 2d)``, laid out ``[q | p]``.
+
+    Returns:
+        ``(q, p)``, each ``(..., d)``.
+
+    Raises:
+        ValueError: if the last dimension is missing or odd.
+    """
+    if z.ndim == 0 or z.shape[-1] % 2 or z.shape[-1] == 0:
+        raise ValueError(f"z must have an even last dimension [q | p], got shape {tuple(z.shape)}")
+    q, p = z.chunk(2, dim=-1)
+    return q, p
+
+
+def join_state(q: Tensor, p: Tensor) -> Tensor:
+    """Join position and momentum into a flat state; the inverse of `split_state`.
+
+    Args:
+        q: positions, ``(..., d)``.
+        p: momenta, ``(..., d)``.
+
+    Returns:
+        ``z = [q | p]``, ``(..., 2d)``.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if q.shape != p.shape:
+        raise ValueError(f"q and p must have the same shape, got {tuple(q.shape)} and {tuple(p.shape)}")
+    return torch.cat((q, p), dim=-1)

@@ -1,0 +1,111 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from symplectic_jepa import PhaseSpaceTokenEncoder, split_state
+
+
+class Fixed(nn.Module):
+    """A backbone whose feature map is given."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.features = features
+
+    def forward(self, images):
+        return self.features
+
+
+def raw(features, channels, **kwargs):
+    """An encoder in eval mode whose projection is the identity, so that the layout shows."""
+    encoder = PhaseSpaceTokenEncoder(Fixed(features), in_channels=channels, token_channels=channels, **kwargs).eval()
+    encoder.token_projection[0].weight.data = torch.eye(channels)[:, :, None, None]
+    encoder.token_projection[1].eps = 0.0
+    return encoder
+
+
+def test_layout_is_q_then_p_each_by_row_column_channel():
+    b, c, h, w = 2, 6, 3, 4
+    features = torch.randn(b, c, h, w)
+    q, p = split_state(raw(features, c)(None))
+    for i in range(h):
+        for j in range(w):
+            for k in range(c // 2):
+                index = (i * w + j) * (c // 2) + k
+                assert torch.equal(q[:, index], features[:, k, i, j])
+                assert torch.equal(p[:, index], features[:, c // 2 + k, i, j])
+
+
+def test_tokens_and_their_feature_map_give_the_same_state():
+    features = torch.randn(2, 6, 4, 4)
+    tokens = features.flatten(2).mT  # (B, N, C)
+    assert torch.equal(raw(tokens, 6)(None), raw(features, 6)(None))
+    assert torch.equal(raw(tokens, 6, grid=2)(None), raw(features, 6, grid=2)(None))
+    assert raw(torch.randn(2, 197, 6), 6)(None).shape == (2, 197 * 6)  # no pooling: any number of tokens
+
+
+def test_grid_pools_adaptively():
+    features = torch.randn(2, 4, 14, 14)
+    pooled = nn.functional.adaptive_avg_pool2d(features, (8, 8))
+    assert torch.equal(raw(features, 4, grid=8)(None), raw(pooled, 4)(None))
+    assert raw(features, 4, grid=(2, 7))(None).shape == (2, 4 * 14)
+
+
+@pytest.mark.parametrize(
+    ("stem", "size", "grid", "layer", "half"),
+    [
+        ("cifar", 32, None, 3, 1024),
+        ("imagenet", 224, 8, 3, 1024),
+        ("cifar", 32, None, 2, 4096),
+        ("cifar", 32, None, 4, 256),
+    ],
+)
+def test_resnet18_has_the_papers_dimensions(stem, size, grid, layer, half):
+    encoder = PhaseSpaceTokenEncoder.resnet18(stem=stem, grid=grid, token_layer=layer)
+    z = encoder(torch.randn(2, 3, size, size))
+    assert z.shape == (2, 2 * half)
+    assert sum(isinstance(m, torchvision.models.resnet.BasicBlock) for m in encoder.modules()) == 2 * layer
+
+
+def test_resnet18_is_torchvisions_cut_after_layer3():
+    encoder = PhaseSpaceTokenEncoder.resnet18(stem="imagenet").eval()
+    reference = torchvision.models.resnet18(weights=None).eval()
+    ours = dict(encoder.backbone.state_dict())
+    names = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"]
+    theirs = {k: ours[f"{names.index(k.split('.')[0])}.{k.split('.', 1)[1]}"]
+              for k in reference.state_dict() if k.split(".")[0] in names}  # fmt: skip
+    reference.load_state_dict(theirs, strict=False)
+    reference.layer4, reference.avgpool, reference.fc = nn.Identity(), nn.Identity(), nn.Identity()
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(encoder.backbone(x).flatten(1), reference(x))
+
+
+def test_cifar_stem_keeps_the_resolution():
+    encoder = PhaseSpaceTokenEncoder.resnet18()
+    conv = encoder.backbone[0]
+    assert (conv.kernel_size, conv.stride, conv.bias) == ((3, 3), (1, 1), None)
+    assert not any(isinstance(m, nn.MaxPool2d) for m in encoder.modules())
+    assert encoder.token_projection[0].bias is None
+
+
+def test_half_of_the_channels_cannot_leak_into_the_other():
+    encoder = PhaseSpaceTokenEncoder.resnet18()
+    q, _ = split_state(encoder(torch.randn(4, 3, 32, 32)))
+    q.square().sum().backward()
+    grad = encoder.token_projection[0].weight.grad
+    assert grad[:16].abs().sum() > 0
+    assert grad[16:].abs().sum() == 0
+
+
+def test_bad_arguments_and_features_are_named():
+    for call, message in (
+        (lambda: PhaseSpaceTokenEncoder(nn.Identity(), in_channels=4, token_channels=5), "must be even, .* got 5"),
+        (lambda: PhaseSpaceTokenEncoder(nn.Identity(), in_channels=4, grid=0), "grid must be an int >= 1, got 0"),
+        (lambda: PhaseSpaceTokenEncoder.resnet18(stem="mnist"), "stem must be one of .* got 'mnist'"),
+        (lambda: PhaseSpaceTokenEncoder.resnet18(token_layer=1), "token_layer must be 2, 3 or 4, got 1"),
+        (lambda: raw(torch.randn(2, 5, 3, 3), 4)(None), r"backbone must return \(B, 4, h, w\) .* got \(2, 5, 3, 3\)"),
+        (lambda: raw(torch.randn(2, 17, 4), 4, grid=2)(None), "got 17 tokens; let the backbone drop its class"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -1,0 +1,286 @@
+"""The training loop, its recipes and its checkpoints, on a few steps of the embedded data."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import symplectic_jepa as sj
+from examples import methods
+from examples.checkpoint import save_atomically, truncate_log
+from examples.compare import compare
+from examples.config import RECIPES, load_recipe
+from examples.data import load_data
+from examples.evaluate import encode
+from examples.schedules import Schedules
+from examples.train import epoch_batches, make_views, train
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "data.train_size=96", "data.test_size=40", "data.batch_size=32", "train.epochs=2", "train.log_every=1",
+    "optim.warmup_epochs=1", "evaluation.ks=[1,5,20]", "evaluation.probe_epochs=2",
+]  # fmt: skip
+
+
+def tiny(out, *overrides):
+    return load_recipe("textures", [*TINY, f"train.out={out}", *overrides])
+
+
+def logged(out):
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.endswith("seconds")} for line in lines]
+
+
+def assert_same_run(a, b):
+    """Weights, optimizer moments, counters and every logged number, bit for bit."""
+    x, y = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (a, b))
+    assert x["step"] == y["step"]
+    assert x["model"].keys() == y["model"].keys()
+    assert all(torch.equal(x["model"][k], y["model"][k]) for k in x["model"])
+    for i, moments in x["optimizer"]["state"].items():
+        assert all(torch.equal(v, y["optimizer"]["state"][i][k]) for k, v in moments.items())
+    assert logged(a) == logged(b)
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", ["hamjepa", "mlp_hjepa", "sigreg"])
+def test_a_run_stopped_in_the_middle_and_resumed_equals_an_uninterrupted_one(method, tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny(whole, f"method={method}"))
+    apply, calls = Schedules.apply, []
+
+    def stop_in_the_second_epoch(self, step, *args):
+        calls.append(step)
+        if step == 4:
+            raise Stopped
+        apply(self, step, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Schedules, "apply", stop_in_the_second_epoch)
+        with pytest.raises(Stopped):
+            train(tiny(parts, f"method={method}"))
+    assert torch.load(parts / "checkpoint.pt", weights_only=True)["step"] == 3
+    torch.rand(7)  # the global generator has moved on, which must not matter
+    train(tiny(parts, f"method={method}", "train.resume=true"))
+    assert_same_run(whole, parts)
+
+
+def test_a_killed_process_resumes_to_the_same_run(tmp_path):
+    def command(out, *more):
+        return [sys.executable, "-c",
+                "import sys, torch; torch.set_num_threads(1); from examples.config import load_recipe;"
+                "from examples.train import train; train(load_recipe('textures', sys.argv[1:]))",
+                *TINY, "train.epochs=4", f"train.out={out}", *more]  # fmt: skip
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), cwd=ROOT, env=environment, check=True, capture_output=True)
+    process = subprocess.Popen(command(killed), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (killed / "checkpoint.pt").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    step = torch.load(killed / "checkpoint.pt", weights_only=True)["step"]
+    assert 0 < step < 12, "the run was not killed half-way"
+    subprocess.run(
+        command(killed, "train.resume=true"), cwd=ROOT, env=environment, check=True, capture_output=True
+    )
+    assert_same_run(whole, killed)
+
+
+def test_a_run_is_neither_overwritten_nor_continued_under_another_recipe(tmp_path):
+    train(tiny(tmp_path / "run", "train.epochs=1"))
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    with pytest.raises(SystemExit, match=r"already holds a run: continue it with train.resume=true"):
+        train(tiny(tmp_path / "run", "train.epochs=1"))
+    with pytest.raises(SystemExit, match=r"these keys differ: optim.lr, train.epochs$"):
+        train(tiny(tmp_path / "run", "train.resume=true", "optim.lr=0.5"))
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_checkpoint_that_fails_to_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_atomically(path, {"step": 1})
+    with pytest.raises(Exception, match="pickle"):
+        save_atomically(path, {"step": 2, "bad": lambda: None})
+    assert torch.load(path, weights_only=True) == {"step": 1}
+
+
+def test_log_is_cut_to_the_steps_before_the_checkpoint(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 0, "loss": 1}\n{"step": 1, "loss": 2}\n{"step": 2, "loss": 3}\n{"step": 3, "lo')
+    truncate_log(log, 2)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [0, 1]
+
+
+def test_comparison_writes_table_metrics_and_figure(tmp_path):
+    text = compare("textures", TINY, tmp_path)
+    rows = json.loads((tmp_path / "metrics.json").read_text())
+    readouts = [f"{m}-{r}" for m in ("SIGReg", "MLP-HJEPA", "HamJEPA") for r in ("q", "p", "qp")]
+    assert list(rows) == ["raw pixels", "untrained encoder", *readouts]
+    assert rows["HamJEPA-qp"]["dim"] == 2 * rows["HamJEPA-q"]["dim"] == 512
+    assert set(rows["HamJEPA-q"]["knn"]) == {"1", "5", "20"}
+    assert text.count("\n") == len(rows) + 1
+    with Image.open(tmp_path / "summary.png") as picture:
+        assert min(picture.size) > 500
+    metrics = json.loads((tmp_path / "hamjepa" / "metrics.json").read_text())
+    assert metrics["steps"] == 6
+    assert "cosine, unweighted" in metrics["protocol"]
+
+
+def test_unknown_and_mistyped_keys_are_rejected_by_name():
+    for overrides, message in (
+        (["train.epoch=1"], r"train.epoch: Key 'epoch' not in 'Train'. Did you mean: 'epochs'"),
+        (["lr=1"], "Key 'lr' not in 'Recipe'"),
+        (["train.epochs=many"], "train.epochs: Value 'many'"),
+        (["augment.flip=3"], "flip must be between 0 and 1"),
+        (["method=byol"], "method must be one of hamjepa, mlp_hjepa, sigreg, got 'byol'"),
+        (["encoder.mode=global"], "encoder.mode must be 'tokens' for method 'hamjepa'.*mixes the channels of q and p"),
+        (["encoder.projector=mlp"], "encoder.projector must be 'identity' for method 'hamjepa'"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            load_recipe("cifar100", overrides)
+    with pytest.raises(SystemExit, match="recipe 'mnist' not found .* known recipes: cifar100, textures"):
+        load_recipe("mnist")
+    with pytest.raises(ValueError, match="learn_dt=True"):
+        methods.build_objective(load_recipe("cifar100", ["predictor.learn_dt=true"]), 8)
+
+
+def test_a_recipe_file_with_an_unknown_key_is_rejected(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text((RECIPES / "textures.yaml").read_text().replace("proj_dim", "projection_dim"))
+    with pytest.raises(SystemExit, match="projection_dim"):
+        load_recipe(str(path))
+
+
+def test_cifar100_recipe_is_the_papers_table():
+    r = load_recipe("cifar100")
+    assert (r.train.epochs, r.data.batch_size, r.train.seed, r.train.precision) == (30, 512, 42, "bf16")
+    assert (r.data.global_views, r.data.local_views, r.local_scale) == (2, 0, (0.05, 0.3))
+    a = r.augment
+    assert (a.size, a.scale, a.flip, a.jitter, a.jitter_prob) == (32, (0.3, 1.0), 0.5, (0.4, 0.4, 0.2, 0.1), 0.8)
+    assert (a.grayscale_prob, a.blur_prob, a.blur_kernel, a.blur_sigma, a.solarize_prob) == (0.2, 0.5, 3, (0.1, 2.0), 0.2)
+    o = r.optim
+    assert (o.lr, o.weight_decay, o.warmup_epochs, o.warmup_factor, o.final_factor) == (5e-4, 5e-4, 10, 0.01, 0.001)
+    p = r.predictor
+    assert (p.dt, p.steps, p.hidden_dim, p.depth, p.activation) == (0.05, 2, 256, 2, "gelu")
+    assert (p.base_coeff, p.residual_scale, p.residual_warmup_epochs, p.lr) == (0.1, 0.02, 10, None)
+    assert (r.hamjepa.clip_grad, r.sigreg.clip_grad) == (1.0, None)
+
+
+@pytest.mark.parametrize("method", ["hamjepa", "mlp_hjepa", "sigreg"])
+def test_recipes_and_library_presets_agree(method):
+    recipe = load_recipe("cifar100", [f"method={method}"])
+    ours = methods.build_objective(recipe, 2048)
+    preset = sj.sigreg_cifar100() if method == "sigreg" else sj.hamjepa_cifar100(ours.predictor)
+    assert repr(ours) == repr(preset)
+
+    def settings(objective):
+        return {
+            name: {k: v for k, v in vars(m).items() if isinstance(v, (int, float, str)) and k != "step"}
+            for name, m in objective.named_modules()
+        }
+
+    assert settings(ours) == settings(preset)
+
+
+def test_encoder_of_the_cifar_recipe_is_the_papers():
+    model = methods.build_model(load_recipe("cifar100"), torch.Size([3, 32, 32]))
+    assert model["objective"].predictor.hamiltonian.dim == 1024
+    assert model.training
+
+
+def test_learning_rate_warms_up_linearly_then_follows_a_cosine():
+    recipe = load_recipe("cifar100", ["train.epochs=30"])
+    schedules = Schedules(recipe, steps_per_epoch=97)
+    warm, total = 970, 2910
+    assert schedules.lr_factor(0) == pytest.approx(0.01)
+    assert schedules.lr_factor(warm // 2) == pytest.approx((0.01 + 1) / 2)
+    assert schedules.lr_factor(warm) == pytest.approx(1.0)
+    middle = (warm + total - 1) / 2
+    assert schedules.lr_factor(middle) == pytest.approx((1 + 0.001) / 2)
+    assert schedules.lr_factor(total - 1) == pytest.approx(0.001)
+
+
+def test_residual_scale_and_regularizers_warm_up_by_epoch():
+    overrides = ["predictor.residual_warmup_epochs=4", "optim.regularizer_warmup_epochs=2", "predictor.lr=1e-5"]
+    recipe = load_recipe("textures", overrides)
+    model = methods.build_model(recipe, torch.Size([3, 32, 32]))
+    optimizer = methods.build_optimizer(recipe, model)
+    objective, schedules = model["objective"], Schedules(recipe, steps_per_epoch=10)
+    seen = []
+    for step in (0, 10, 20, 30, 40):
+        schedules.apply(step, optimizer, objective)
+        scale = objective.predictor.hamiltonian.residual_scale.item()
+        seen.append((round(scale / 0.02, 6), objective.regularizer_scale.item()))
+    assert seen == [(0.25, 0.5), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0), (1.0, 1.0)]
+    encoder, predictor = optimizer.param_groups
+    assert predictor["lr"] / encoder["lr"] == pytest.approx(1e-5 / recipe.optim.lr)
+
+
+def test_batches_of_an_epoch_are_disjoint_and_change_with_the_epoch(tmp_path):
+    recipe = tiny(tmp_path)
+    data = load_data(recipe.data)
+    first, again = epoch_batches(recipe, data, 0, 3), epoch_batches(recipe, data, 0, 3)
+    assert sorted(torch.cat(first).tolist()) == list(range(96))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert torch.equal(epoch_batches(recipe, data, 1, 3)[0], first[1])  # resumed in the middle of the epoch
+    assert not torch.equal(epoch_batches(recipe, data, 3, 3)[0], first[0])
+
+
+def test_local_views_are_smaller_crops_after_the_global_ones(tmp_path):
+    recipe = tiny(tmp_path, "data.local_views=3", "augment.jitter_prob=0", "augment.solarize_prob=0",
+                  "augment.blur_prob=0", "augment.grayscale_prob=0")  # fmt: skip
+    data = load_data(recipe.data)
+    image = torch.arange(32).repeat(32, 1).mul(8).to(torch.uint8).expand(16, 3, 32, 32)  # a ramp: its range is the crop
+    views = make_views(recipe, data)(image, 0).unflatten(0, (5, 16))
+    spread = (views.amax((-3, -2, -1)) - views.amin((-3, -2, -1))).mean(1)
+    assert spread[2:].max() < spread[:2].min()
+    train(tiny(tmp_path / "run", "train.epochs=1", "data.local_views=1"))
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 3
+
+
+def test_the_baseline_may_have_a_global_encoder_and_a_projector(tmp_path):
+    recipe = tiny(tmp_path / "run", "train.epochs=1", "method=sigreg", "encoder.mode=global", "encoder.global_dim=24",
+                  "encoder.projector=mlp", "encoder.projector_hidden=16", "encoder.projector_dim=8")  # fmt: skip
+    train(recipe)
+    data = load_data(recipe.data)
+    model = methods.build_model(recipe, data.train_images.shape[1:])
+    features = encode(recipe, model["encoder"], data)
+    assert {name: part[0].shape for name, part in features.items()} == {"z": (96, 24)}
+    assert model["projector"](torch.randn(4, 24)).shape == (4, 8)
+
+
+def test_cifar100_reads_the_official_layout_and_keeps_the_first_classes():
+    if not (ROOT / "data" / "cifar-100-python").is_dir():
+        pytest.skip("CIFAR-100 is not in data/")
+    data = load_data(load_recipe("cifar100", [f"data.root={ROOT / 'data'}", "data.classes=10"]).data)
+    assert data.train_images.shape == (5000, 3, 32, 32)
+    assert data.test_images.dtype == torch.uint8
+    assert data.train_labels.bincount().tolist() == [500] * 10
+    assert data.class_names[:2] == ("apple", "aquarium_fish")
+
+
+def test_missing_data_is_a_clear_error(tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", no_network)
+    config = load_recipe("cifar100", [f"data.root={tmp_path / 'nowhere'}"]).data
+    with pytest.raises(SystemExit, match=r"CIFAR-100 is not in .*nowhere.* could not be downloaded \(no network\)"):
+        load_data(config)
+    with pytest.raises(SystemExit, match="data.classes must be between 2 and 8 for textures, got 9"):
+        load_data(load_recipe("textures", ["data.classes=9"]).data)
+    with pytest.raises(SystemExit, match="data.batch_size must be at most the 96 training images, got 500"):
+        train(tiny(tmp_path, "data.batch_size=500"))

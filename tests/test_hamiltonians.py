@@ -1,0 +1,180 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from symplectic_jepa import AbstractSeparable, PotentialHamiltonian, QuadraticHamiltonian, SeparableHamiltonian
+
+ACTIVATIONS = ("gelu", "silu", "tanh", "softplus")
+TORCH_ACTIVATIONS = {"gelu": nn.GELU(), "silu": nn.SiLU(), "tanh": nn.Tanh(), "softplus": nn.Softplus(threshold=1e9)}
+
+
+def minus_gradient(energy, q):
+    q = q.detach().requires_grad_()
+    (grad,) = torch.autograd.grad(energy(q).sum(), q)
+    return -grad
+
+
+@given(
+    activation=st.sampled_from(ACTIVATIONS),
+    dim=st.integers(1, 6),
+    hidden=st.integers(1, 9),
+    depth=st.integers(1, 4),
+    batch=st.lists(st.integers(1, 3), max_size=3),
+)
+@settings(max_examples=40, deadline=None)
+def test_closed_form_force_is_minus_the_gradient_of_the_potential(activation, dim, hidden, depth, batch):
+    h = SeparableHamiltonian(
+        dim, hidden_dim=hidden, depth=depth, activation=activation, base_coeff=0.3, residual_scale=0.7
+    ).double()
+    q = 3 * torch.randn(*batch, dim, dtype=torch.float64)
+    assert h.potential(q).shape == q.shape[:-1]
+    torch.testing.assert_close(h.force(q), minus_gradient(h.potential, q), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_potential_is_the_formula_with_a_textbook_mlp(activation):
+    h = SeparableHamiltonian(5, hidden_dim=7, depth=2, activation=activation, base_coeff=0.1, residual_scale=0.5)
+    h = h.double()
+    act = TORCH_ACTIVATIONS[activation]
+    q, p = torch.randn(2, 4, 5, dtype=torch.float64)
+    f = h.output(act(h.hidden[1](act(h.hidden[0](q)))))[:, 0]
+    expected = 0.5 * p.square().sum(-1) + 0.05 * q.square().sum(-1) + h.residual_scale * f
+    torch.testing.assert_close(h(q, p), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_force_has_right_second_derivatives_in_states_and_weights(activation):
+    h = SeparableHamiltonian(3, hidden_dim=4, depth=2, activation=activation, residual_scale=1.0).double()
+    q = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(h.force, (q,))
+    target = torch.randn(2, 3, dtype=torch.float64)
+
+    def loss(*weights):
+        names = [name for name, _ in h.named_parameters()]
+        out = torch.func.functional_call(_Force(h), {f"h.{n}": w for n, w in zip(names, weights, strict=True)}, (q,))
+        return (out - target).square().sum()
+
+    weights = [w.detach().clone().requires_grad_() for w in h.parameters()]
+    assert torch.autograd.gradcheck(loss, weights)
+
+
+class _Force(nn.Module):
+    def __init__(self, h):
+        super().__init__()
+        self.h = h
+
+    def forward(self, q):
+        return self.h.force(q)
+
+
+def test_every_parameter_gets_a_gradient_from_the_force():
+    h = SeparableHamiltonian(3, hidden_dim=4)
+    h.force(torch.randn(5, 3)).square().sum().backward()
+    assert all(w.grad is not None and w.grad.abs().sum() > 0 for w in h.parameters())
+
+
+def test_residual_scale_is_a_buffer_that_warm_up_sets_in_place():
+    h = SeparableHamiltonian(3, hidden_dim=4, residual_scale=0.5)
+    buffer, q = h.residual_scale, torch.randn(2, 3)
+    assert "residual_scale" in h.state_dict()
+    h.set_residual_scale(0.0)
+    assert h.residual_scale is buffer
+    torch.testing.assert_close(h.force(q), -0.1 * q)
+    with pytest.raises(ValueError, match=r"scale must be a finite number, got nan"):
+        h.set_residual_scale(float("nan"))
+
+
+def test_quadratic_is_half_qhq_with_force_minus_hq():
+    a = torch.randn(4, 4, dtype=torch.float64)
+    geometry = a @ a.T + torch.eye(4, dtype=torch.float64)
+    q, p = torch.randn(2, 6, 4, dtype=torch.float64)
+    h = QuadraticHamiltonian(4, geometry=geometry)
+    expected = 0.5 * torch.einsum("bi,ij,bj->b", q, geometry, q) + 0.5 * p.square().sum(-1)
+    torch.testing.assert_close(h(q, p), expected)
+    torch.testing.assert_close(h.force(q), minus_gradient(h.potential, q))
+    identity = QuadraticHamiltonian(4)
+    torch.testing.assert_close(identity(q, p), 0.5 * (q.square() + p.square()).sum(-1))
+    assert not list(h.parameters())
+
+
+@pytest.mark.parametrize(
+    ("geometry", "message"),
+    [
+        (torch.eye(3), r"shape \(2, 2\), got \(3, 3\)"),
+        (torch.tensor([[1.0, 2.0], [0.0, 1.0]]), "symmetric"),
+        (torch.tensor([[1.0, 0.0], [0.0, -1.0]]), "positive definite, got smallest eigenvalue -1"),
+    ],
+)
+def test_quadratic_refuses_what_is_no_geometry(geometry, message):
+    with pytest.raises(ValueError, match=message):
+        QuadraticHamiltonian(2, geometry=geometry)
+
+
+class Wells(nn.Module):
+    """A user's potential, a module with a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.depth = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+
+    def forward(self, q):
+        return (self.depth * (q.square() - 1).square()).sum(-1)
+
+
+def wells_force(depth, q):
+    return -4 * depth * q * (q.square() - 1)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_user_potential_has_its_force_in_every_grad_mode(mode):
+    h = PotentialHamiltonian(Wells())
+    with mode():
+        q = torch.randn(5, 2, dtype=torch.float64)
+        force = h.force(q)
+        torch.testing.assert_close(force, wells_force(0.7, q))
+        assert not q.requires_grad
+        assert force.requires_grad == (mode is torch.enable_grad)
+
+
+def test_user_potential_trains_its_parameters_and_passes_gradients_on():
+    wells, q = Wells(), torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    h = PotentialHamiltonian(wells)
+    got = torch.autograd.grad(h.force(q).square().sum(), (q, wells.depth))
+    expected = torch.autograd.grad(wells_force(wells.depth, q).square().sum(), (q, wells.depth))
+    torch.testing.assert_close(got, expected)
+    assert list(h.parameters()) == [wells.depth]
+
+
+def test_user_potential_compiles_to_one_graph_with_the_same_gradients():
+    wells, q = Wells(), torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    h = PotentialHamiltonian(wells)
+    compiled = torch.compile(lambda x: h.force(x).square().sum(), fullgraph=True, backend="aot_eager")
+    got = torch.autograd.grad(compiled(q), (q, wells.depth))
+    expected = torch.autograd.grad(h.force(q).square().sum(), (q, wells.depth))
+    torch.testing.assert_close(got, expected)
+
+
+def test_user_potential_errors_name_the_fault():
+    q = torch.randn(5, 2)
+    with pytest.raises(ValueError, match=r"expected \(5,\), got \(5, 1\)"):
+        PotentialHamiltonian(lambda q: q.sum(-1, keepdim=True)).force(q)
+    with pytest.raises(RuntimeError, match="depend on q through autograd"):
+        PotentialHamiltonian(lambda q: q.detach().sum(-1)).force(q)
+    with pytest.raises(TypeError, match="module or callable, got int"):
+        PotentialHamiltonian(3)
+
+
+def test_bad_arguments_are_named():
+    for arguments, message in (
+        ({"dim": 0}, "dim must be an int >= 1, got 0"),
+        ({"dim": 2, "depth": 0}, "depth must be an int >= 1, got 0"),
+        ({"dim": 2, "activation": "relu"}, "activation must be one of 'gelu', .*got 'relu'"),
+        ({"dim": 2, "base_coeff": float("inf")}, "base_coeff must be a finite number, got inf"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SeparableHamiltonian(**arguments)
+    with pytest.raises(ValueError, match=r"q must have shape \(..., 2\), got \(4, 3\)"):
+        SeparableHamiltonian(2).force(torch.randn(4, 3))
+    assert issubclass(SeparableHamiltonian, AbstractSeparable)

@@ -1,0 +1,81 @@
+import pytest
+import torch
+
+from symplectic_jepa import (
+    HamiltonianPredictor,
+    QuadraticHamiltonian,
+    ResidualMLPPredictor,
+    SeparableHamiltonian,
+    join_state,
+    leapfrog,
+    split_state,
+    symplectic_euler,
+)
+
+
+@pytest.mark.parametrize("integrator", [leapfrog, symplectic_euler])
+def test_hamiltonian_predictor_integrates_the_halves_and_reverses_exactly(integrator):
+    h = SeparableHamiltonian(3, hidden_dim=8, residual_scale=1.0).double()
+    predictor = HamiltonianPredictor(h, dt=0.1, steps=3, integrator=integrator)
+    z = torch.randn(4, 5, 6, dtype=torch.float64)
+    expected = torch.cat(integrator(h, z[..., :3], z[..., 3:], dt=0.1, steps=3), -1)
+    assert torch.equal(predictor(z), expected)
+    torch.testing.assert_close(predictor(predictor(z), direction=-1), z, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(predictor(predictor(z, direction=-1)), z, rtol=1e-13, atol=1e-13)
+
+
+def test_residual_mlp_predictor_is_the_rollout_and_not_invertible():
+    predictor = ResidualMLPPredictor(3, hidden_dim=8, dt=0.1, steps=2).double()
+    z = torch.randn(4, 6, dtype=torch.float64)
+    g = predictor.residual
+    for direction in (1, -1):
+        first = z + direction * 0.1 * g(z)
+        expected = first + direction * 0.1 * g(first)
+        torch.testing.assert_close(predictor(z, direction=direction), expected, rtol=1e-13, atol=1e-13)
+    assert [tuple(m.weight.shape) for m in g if hasattr(m, "weight")] == [(8, 6), (8, 8), (6, 8)]
+    assert (predictor(predictor(z), direction=-1) - z).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("kind", ["hamiltonian", "mlp"])
+def test_autocast_does_not_lower_the_precision(kind):
+    predictor = (
+        HamiltonianPredictor(SeparableHamiltonian(8, residual_scale=1.0))
+        if kind == "hamiltonian"
+        else ResidualMLPPredictor(8)
+    )
+    z = torch.randn(4, 16).bfloat16()
+    expected = predictor(z.float()).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = predictor(z)
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, expected)
+
+
+def test_learned_step_starts_at_dt_and_is_trained():
+    predictor = HamiltonianPredictor(QuadraticHamiltonian(2), dt=0.3, learn_dt=True).double()
+    assert predictor.dt.item() == pytest.approx(0.3, rel=1e-6)
+    predictor(torch.randn(5, 4, dtype=torch.float64)).square().sum().backward()
+    assert predictor.raw_dt.grad.abs() > 0
+
+
+def test_split_and_join_are_inverse_views():
+    z = torch.randn(2, 3, 8)
+    q, p = split_state(z)
+    assert torch.equal(q, z[..., :4])
+    assert torch.equal(p, z[..., 4:])
+    assert q.data_ptr() == z.data_ptr()
+    assert torch.equal(join_state(q, p), z)
+
+
+def test_bad_arguments_are_named():
+    predictor = HamiltonianPredictor(QuadraticHamiltonian(2))
+    for call, message in (
+        (lambda: predictor(torch.randn(3, 5)), r"even last dimension .* got shape \(3, 5\)"),
+        (lambda: predictor(torch.randn(3, 4), direction=0), r"direction must be 1 .* got 0"),
+        (lambda: HamiltonianPredictor(QuadraticHamiltonian(2), dt=-0.1), r"dt must be a finite number > 0, got -0.1"),
+        (lambda: HamiltonianPredictor(QuadraticHamiltonian(2), steps=0), "steps must be an int >= 1, got 0"),
+        (lambda: ResidualMLPPredictor(2)(torch.randn(3, 6)), r"z must have shape \(..., 4\), got \(3, 6\)"),
+        (lambda: join_state(torch.zeros(2), torch.zeros(3)), r"same shape, got \(2,\) and \(3,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
