@@ -44,6 +44,8 @@ class Encoder:
 
 @dataclass
 class Predictor:
+    hamiltonian: str = "separable"  # separable or quadratic (no parameters)
+    integrator: str = "leapfrog"  # leapfrog or symplectic_euler
     dt: float = 0.05
     steps: int = 2
     learn_dt: bool = False  # refused by the objective: dt -> 0 minimises the loss
@@ -70,9 +72,6 @@ class HamJEPA:
     mean: float = 0.05
     q: Floors = field(default_factory=Floors)
     p: Floors = field(default_factory=lambda: Floors(participation=0.16, top_share=0.30))
-    proj_dim: int = 128
-    eps: float = 1e-4
-    refresh_every: int = 16
     clip_grad: float | None = 1.0
 
 
@@ -104,6 +103,7 @@ class Train:
     device: str = "auto"  # auto, cpu, cuda, …
     seed: int = 42
     log_every: int = 10  # steps
+    checkpoint_every: int = 1  # epochs; the last one is always kept
     out: str = "runs/${data.name}-${method}-s${train.seed}"
     resume: bool = False
 
@@ -162,6 +162,8 @@ def check(recipe: Recipe) -> None:
     choice("encoder.backbone", recipe.encoder.backbone, ("resnet18", "small_cnn"))
     choice("encoder.mode", recipe.encoder.mode, ("tokens", "global"))
     choice("encoder.projector", recipe.encoder.projector, ("identity", "mlp"))
+    choice("predictor.hamiltonian", recipe.predictor.hamiltonian, ("separable", "quadratic"))
+    choice("predictor.integrator", recipe.predictor.integrator, ("leapfrog", "symplectic_euler"))
     choice("train.precision", recipe.train.precision, ("bf16", "fp32"))
     if recipe.method != "sigreg":
         for key, value, needed in (
@@ -174,6 +176,8 @@ def check(recipe: Recipe) -> None:
                     "channels of q and p, which the Hamiltonian tells apart"
                 )
         choice("data.global_views (matched by HamJEPA)", recipe.data.global_views, (2,))
+    if recipe.train.epochs < 1 or recipe.train.log_every < 1 or recipe.train.checkpoint_every < 1:
+        raise SystemExit("train.epochs, train.log_every and train.checkpoint_every must be at least 1")
     if recipe.data.global_views < 1 or recipe.data.local_views < 0:
         raise SystemExit("data.global_views must be at least 1 and data.local_views at least 0")
 

@@ -62,14 +62,19 @@ def build_objective(recipe: Recipe, dim: int) -> sj.HamJEPAObjective | sj.LeJEPA
             dim // 2, hidden_dim=p.hidden_dim, depth=p.depth, dt=p.dt, steps=p.steps, learn_dt=p.learn_dt
         )
     else:
-        hamiltonian = sj.SeparableHamiltonian(
-            dim // 2, hidden_dim=p.hidden_dim, depth=p.depth, activation=p.activation,
-            base_coeff=p.base_coeff, residual_scale=p.residual_scale,
-        )  # fmt: skip
-        predictor = sj.HamiltonianPredictor(hamiltonian, dt=p.dt, steps=p.steps, learn_dt=p.learn_dt)
+        hamiltonian: sj.Hamiltonian = sj.QuadraticHamiltonian(dim // 2)
+        if p.hamiltonian == "separable":
+            hamiltonian = sj.SeparableHamiltonian(
+                dim // 2, hidden_dim=p.hidden_dim, depth=p.depth, activation=p.activation,
+                base_coeff=p.base_coeff, residual_scale=p.residual_scale,
+            )  # fmt: skip
+        integrator = {"leapfrog": sj.leapfrog, "symplectic_euler": sj.symplectic_euler}[p.integrator]
+        predictor = sj.HamiltonianPredictor(
+            hamiltonian, dt=p.dt, steps=p.steps, integrator=integrator, learn_dt=p.learn_dt
+        )
     penalties = sj.phase_space_penalties(
         q=h.q, p=h.p, budget=h.budget, variance=h.variance, spectrum=h.spectrum, mean=h.mean,
-        proj_dim=h.proj_dim, eps=h.eps, refresh_every=h.refresh_every, seed=recipe.train.seed,
+        seed=recipe.train.seed,
     )  # fmt: skip
     return sj.HamJEPAObjective(
         predictor, match=h.match, p_weight=h.p_weight, bidirectional=h.bidirectional, backward=h.backward,

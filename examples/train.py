@@ -83,7 +83,8 @@ def train(recipe: Recipe, data: ImageData | None = None) -> Path:
                 step += 1
                 bar.update()
             log.flush()
-            save_atomically(out / "checkpoint.pt", checkpoint(recipe, model, optimizer, step))
+            if step == schedules.total or step // steps_per_epoch % recipe.train.checkpoint_every == 0:
+                save_atomically(out / "checkpoint.pt", checkpoint(recipe, model, optimizer, step))
     return out
 
 
@@ -173,7 +174,7 @@ def checkpoint(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimize
 
 def differing_keys(old: str, new: str) -> list[str]:
     """Keys whose values differ, but for those that do not change the training."""
-    free = {"train.resume", "train.out", "train.device", "train.log_every", "data.root"}
+    free = {"train.resume", "train.out", "train.device", "train.log_every", "train.checkpoint_every", "data.root"}
     a, b = (flatten(OmegaConf.to_container(OmegaConf.create(text))) for text in (old, new))
     return sorted(
         key for key in a.keys() | b.keys() if a.get(key) != b.get(key) and key not in free and "evaluation." not in key

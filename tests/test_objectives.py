@@ -84,9 +84,9 @@ def test_energy_consistency_is_added_in_each_direction():
 def test_total_is_the_weighted_sum_over_all_views_stacked():
     z, phi = states(views=3, batch=12), predictor()
     penalties = phase_space_penalties(
-        q=Floors(std=2.0, log_det=3.0, participation=0.99, top_share=0.1),
-        p=Floors(std=2.5, log_det=2.0, participation=0.98, top_share=0.2),
-        budget=0.2, variance=0.5, spectrum=0.7, mean=0.05, proj_dim=3, seed=3,
+        q=Floors(std=2.0, log_det=3.0, participation=0.99, top_share=0.1, proj_dim=3),
+        p=Floors(std=2.5, log_det=2.0, participation=0.98, top_share=0.2, proj_dim=3),
+        budget=0.2, variance=0.5, spectrum=0.7, mean=0.05, seed=3,
     )  # fmt: skip
     objective = HamJEPAObjective(phi, p_weight=0.2, penalties=penalties)
     stacked = z.reshape(36, 2 * D)

@@ -125,6 +125,9 @@ class Floors:
         log_det: log-det floor ``ℓ_min``.
         participation: participation-ratio floor ``r_min`` of ``PR/k``.
         top_share: ceiling ``a_max`` of ``λ_max / tr``.
+        proj_dim: dimension ``k`` of the projected covariance that the last three read.
+        eps: its ridge.
+        refresh_every: training steps between projections.
     """
 
     energy: float | None = 1.0
@@ -132,6 +135,9 @@ class Floors:
     log_det: float | None = -1.5
     participation: float | None = 0.12
     top_share: float | None = 0.35
+    proj_dim: int = 128
+    eps: float = 1e-4
+    refresh_every: int = 16
 
 
 def phase_space_penalties(
@@ -142,9 +148,6 @@ def phase_space_penalties(
     variance: float = 0.5,
     spectrum: float = 0.5,
     mean: float = 0.05,
-    proj_dim: int = 128,
-    eps: float = 1e-4,
-    refresh_every: int = 16,
     seed: int = 0,
 ) -> dict[str, Penalty]:
     """HamJEPA's penalties on ``q``, ``p`` and ``z`` [paper, eq. 30 and appendix F.8].
@@ -159,9 +162,6 @@ def phase_space_penalties(
         variance: ``λ_var``.
         spectrum: ``λ_logdet``, of all three spectral hinges.
         mean: ``λ_mean``.
-        proj_dim: dimension ``k`` of the projected covariances.
-        eps: their ridge.
-        refresh_every: steps between projections.
         seed: seed of the projections; ``p`` uses ``seed + 1``.
 
     Returns:
@@ -180,7 +180,11 @@ def phase_space_penalties(
         }
         if spectrum and any(value is not None for value in hinges.values()):
             floor = SpectralFloors(
-                **hinges, proj_dim=proj_dim, eps=eps, refresh_every=refresh_every, seed=seed + offset
+                **hinges,
+                proj_dim=floors.proj_dim,
+                eps=floors.eps,
+                refresh_every=floors.refresh_every,
+                seed=seed + offset,
             )
             penalties[f"spectrum_{half}"] = Penalty(floor, on=half, weight=spectrum)
     if mean:

@@ -1,0 +1,91 @@
+"""The public surface."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import symplectic_jepa
+
+HEAVY = {"torchvision", "matplotlib", "omegaconf", "sklearn", "scipy", "tensorboard"}
+
+CONTRACT = [
+    "SeparableHamiltonian",
+    "QuadraticHamiltonian",
+    "PotentialHamiltonian",
+    "leapfrog",
+    "symplectic_euler",
+    "HamiltonianPredictor",
+    "ResidualMLPPredictor",
+    "PhaseSpaceTokenEncoder",
+    "split_state",
+    "join_state",
+    "EnergyBudget",
+    "VarianceFloor",
+    "MeanPenalty",
+    "ProjectedLogDetFloor",
+    "ParticipationRatioFloor",
+    "TopEigenvalueCeiling",
+    "SIGReg",
+    "HamJEPAObjective",
+    "LeJEPAObjective",
+    "knn_sweep",
+    "linear_probe",
+    "spectrum",
+    "effective_rank",
+    "pair_cosines",
+    "feature_norms",
+    "alignment",
+    "uniformity",
+    "symplecticity_defect",
+    "reversibility_error",
+    "energy_drift",
+]
+
+
+def public():
+    return {n: v for n, v in vars(symplectic_jepa).items() if not n.startswith("_") and not inspect.ismodule(v)}
+
+
+def test_every_promised_name_is_there():
+    assert set(CONTRACT) <= set(public())
+
+
+def test_every_public_name_and_method_has_a_docstring():
+    for name, value in public().items():
+        assert inspect.getdoc(value), name
+        if inspect.isclass(value):
+            for method, function in vars(value).items():
+                if inspect.isfunction(function) and not method.startswith("_"):
+                    assert function.__doc__, f"{name}.{method}"
+
+
+def test_import_pulls_in_no_heavy_or_optional_package():
+    code = f"import sys, torch; import symplectic_jepa; print(sorted({HEAVY} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+ROOMS = {  # room: the rooms that it may import
+    "state": set(),
+    "hamiltonians": set(),
+    "regularizers": set(),
+    "encoders": {"state"},
+    "evaluation": {"state"},
+    "integrators": {"hamiltonians"},
+    "predictors": {"hamiltonians", "integrators", "state"},
+    "objectives": {"predictors", "regularizers", "state"},
+}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_downwards_only(room):
+    package = Path(symplectic_jepa.__file__).parent
+    files = [*package.glob(f"{room}.py"), *package.glob(f"{room}/*.py")]
+    assert files
+    text = "".join(file.read_text() for file in files)
+    imported = set(re.findall(r"^\s*from symplectic_jepa\.([a-z]\w*)", text, re.MULTILINE))
+    assert imported - {room} <= ROOMS[room]
