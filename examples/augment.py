@@ -24,8 +24,8 @@ DRAWS = BOX_DRAWS + 4 + 4 + 6  # for one view: also the factors and the order of
 def sample_boxes(noise: Tensor, height: int, width: int, scale: tuple[float, float]) -> tuple[Tensor, ...]:
     """Top, left, height and width of one crop per image, whole pixels, from uniforms ``(BOX_DRAWS, B)``.
 
-    torchvision's rule, with its ten attempts drawn at once: the first that fits into the image counts; if none
-    does, a central crop, as large as the aspect ratio allows.
+    torchvision's rule: the first of ten attempts that fits counts (here all are drawn at once), or else the
+    largest central crop of an allowed aspect ratio.
     """
     area, ratio, (top, left) = noise.split((ATTEMPTS, ATTEMPTS, 2))
     area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
@@ -91,12 +91,11 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     r, g, b = images.unbind(1)
     high, low = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
     chroma = high - low
-    unit = chroma.clamp_min(1e-12)  # grey has no hue
-    # lerp by a sign of 0 or 1 selects, like torch.where, which is ten times slower on the CPU.
+    unit = chroma.clamp_min(1e-12)  # Below: a lerp by sign 0 or 1 is torch.where, ten times faster on the CPU.
     sixth = (2 * unit + (b - r)).lerp(4 * unit + (r - g), (high - g).sign())  # green largest, or blue
     sixth = (g - b).lerp(sixth, (high - r).sign())
     hue = (sixth / unit + 6 * shift[:, None, None]).remainder(6)
-    # Round the circle, each channel is a trapezoid between the smallest and the largest value.
+    # Round the circle each channel is a trapezoid between the smallest and the largest value.
     trapezoids = (hue - 3).abs() - 1, 2 - (hue - 2).abs(), 2 - (hue - 4).abs()
     return torch.stack([low + chroma * t.clamp(0, 1) for t in trapezoids], 1)
 
@@ -104,9 +103,9 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
 def color_jitter(images: Tensor, factors: Tensor, keys: Tensor) -> Tensor:
     """Brightness, contrast, saturation and hue by ``factors (4, B)``, in an order drawn by ``keys (4, B)``.
 
-    Each image sorts the first three, which are one formula, by its keys. A place of its own for hue would
-    need dynamic shapes: the last key deals the images into four groups of fixed size, with hue as the first,
-    second, third and last op. All 24 orders are equally likely (nearly, if 4 does not divide the batch).
+    Each image sorts the first three, one formula, by its keys. A place of its own for hue would need dynamic
+    shapes: the last key deals the images into four groups of fixed size, with hue first, second, third, last.
+    All 24 orders are equally likely (nearly, if 4 does not divide the batch).
     """
     order = keys[:3].argsort(0)
     factor = factors.gather(0, order)
@@ -117,8 +116,7 @@ def color_jitter(images: Tensor, factors: Tensor, keys: Tensor) -> Tensor:
             if stage == hue_stage:
                 x = adjust_hue(x, factors[3, group])
             if stage < 3:
-                op = order[stage, group, None, None, None]
-                grey = _luma(x)
+                op, grey = order[stage, group, None, None, None], _luma(x)
                 # Brightness (0) blends with black, contrast (1) with the mean grey, saturation (2) with grey.
                 goal = grey.lerp(grey.mean((2, 3), keepdim=True), (op == 1).float()) * (op > 0)
                 x = _blend(goal, x, factor[stage, group])
@@ -166,8 +164,8 @@ class AugmentConfig:
         self._require("blur_sigma", lambda v: len(v) == 2 and 0 < v[0] <= v[1], "a pair 0 < low <= high")
         wanted = "four strengths between 0 and 1, the last (hue) at most 0.5"
         self._require("jitter", lambda v: len(v) == 4 and 0 <= min(v) <= max(v) <= 1 and v[3] <= 0.5, wanted)
-        wanted = f"an odd int below twice the size, {self.size}, as borders reflect once"
-        self._require("blur_kernel", lambda v: v in range(1, 2 * self.size, 2), wanted)
+        odd = range(1, 2 * self.size, 2)  # a border reflects once
+        self._require("blur_kernel", lambda v: v in odd, f"an odd int from 1 to {odd[-1]} for size {self.size}")
 
     def _require(self, name: str, holds: Callable[..., bool], wanted: str) -> None:
         if not holds(value := getattr(self, name)):
@@ -182,8 +180,7 @@ class Augment:
         if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
             raise ValueError(f"mean and std must be three numbers each, std above 0, got {mean!r} and {std!r}")
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """``generator`` lives on the images' device."""
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:  # both on one device
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
         noise = torch.rand(DRAWS, len(images), generator=generator, device=images.device)
@@ -194,8 +191,8 @@ class Augment:
         """The same from given uniforms ``(DRAWS, B)``: pure, and one graph for ``torch.compile``."""
         c = self.config
         boxes, factors, order, (flip, jitter, grey, blur, sigma, solar) = noise.split((BOX_DRAWS, 4, 4, 6))
-        box = sample_boxes(boxes, images.shape[2], images.shape[3], c.scale)
-        x = resized_crop(images.float() / 255, box, flip < c.flip, c.size)
+        x, (height, width) = images.float() / 255, images.shape[2:]
+        x = resized_crop(x, sample_boxes(boxes, height, width, c.scale), flip < c.flip, c.size)
         if c.jitter_prob > 0 and any(c.jitter):
             spread = (2 * factors - 1) * (jitter < c.jitter_prob)
             centred = [m + s * u for m, s, u in zip((1, 1, 1, 0), c.jitter, spread, strict=True)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
 
@@ -24,6 +23,7 @@ def summary_figure(runs: list[Path], path: Path, *, title: str | None = None) ->
         diagnostics = torch.load(run / "diagnostics.pt", weights_only=True)
         for name, values in diagnostics.items():
             _draw(axes, name, values)
+            ticks = values["knn"][:, 0].int().tolist()
     panels = (
         ("kNN sweep", "neighbours k", "top-1 (%)"),
         ("Covariance eigenspectrum (top 256)", "index", "eigenvalue"),
@@ -39,6 +39,8 @@ def summary_figure(runs: list[Path], path: Path, *, title: str | None = None) ->
             if row == len(runs) - 1:
                 axis.set_xlabel(x)
         axes[0].set_xscale("log")
+        axes[0].set_xticks(ticks, labels=map(str, ticks))
+        axes[0].minorticks_off()
         axes[1].set_yscale("log")
         axes[0].legend(fontsize=8, framealpha=0.8)
     for column in range(4):  # the same scale in every row, so that rows can be compared
@@ -51,7 +53,6 @@ def _draw(axes: Any, name: str, values: dict[str, torch.Tensor]) -> None:
     style = {"color": _COLOURS.get(method, "k"), "linestyle": _STYLES.get(readout, "-"), "linewidth": 1.5}
     k, top1 = values["knn"].T
     axes[0].plot(k, top1, marker="o", markersize=3, label=name, **style)
-    axes[0].xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
     axes[1].plot(range(1, len(values["eigenvalues"]) + 1), values["eigenvalues"].clamp_min(1e-12), **style)
     for axis, key in ((axes[2], "cosines"), (axes[3], "norms")):
         axis.hist(values[key].numpy(), bins=80, density=True, histtype="step", **style)

@@ -186,14 +186,15 @@ def test_top_eigenvalue_needs_no_gap(gap):
 
 def test_one_covariance_serves_all_three_hinges(monkeypatch):
     from symplectic_jepa.regularizers import spectral_floors
+    from symplectic_jepa.regularizers.covariance import moments
 
     calls = []
 
     def counted(*args, **kwargs):
         calls.append(1)
-        return projected_covariance(*args, **kwargs)
+        return moments(*args, **kwargs)
 
-    monkeypatch.setattr(spectral_floors, "projected_covariance", counted)
+    monkeypatch.setattr(spectral_floors, "moments", counted)
     SpectralFloors(log_det=0.0, participation=0.5, top_share=0.1)(samples(20, 6))
     assert len(calls) == 1
 
@@ -401,11 +402,18 @@ def test_a_redraw_does_not_spoil_a_pending_backward_pass():
     assert torch.isfinite(x.grad).all()
 
 
+def orthonormal_of(floor, dim):
+    """The projection that the floor's next call will use."""
+    floor.eval()
+    return floor.schedule(dim, min(floor.proj_dim, dim), dtype=torch.float64, device=torch.device("cpu")).numpy()
+
+
 def test_k_is_limited_by_dimension_and_batch():
-    for n, d, k in ((30, 6, 6), (4, 6, 3), (30, 200, 29)):
-        floor = ProjectedLogDetFloor(1.0, proj_dim=128)
-        floor(samples(n, d))
-        assert floor.schedule._last[1].shape == (d, k)
+    for n, d, k in ((30, 6, 6), (4, 6, 3), (30, 200, 29), (30, 20, 10)):
+        floor, x = ProjectedLogDetFloor(5.0, proj_dim=10), samples(n, d)
+        limit = min(10, k)
+        expected = spectral(x.numpy(), orthonormal_of(floor, d)[:, :limit], log_det=5.0)
+        assert floor(x).item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_compiled_regularizer_asks_for_its_draw_and_takes_it():

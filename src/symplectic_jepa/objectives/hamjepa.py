@@ -8,8 +8,15 @@ from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
-from symplectic_jepa.objectives.penalties import ObjectiveOutput, PenalizedObjective, Penalty, check_states
+from symplectic_jepa.objectives.penalties import (
+    ObjectiveOutput,
+    PenalizedObjective,
+    Penalty,
+    check_states,
+    mean_over_samples,
+)
 from symplectic_jepa.predictors import HamiltonianPredictor, Predictor
+from symplectic_jepa.regularizers import Reduction, complete
 from symplectic_jepa.state import split_state
 
 
@@ -32,6 +39,7 @@ class HamJEPAObjective(PenalizedObjective):
         energy_weight: weight ``w_E`` of ``mean (H(Φ(z)) − sg H(z))²``; needs a predictor with a Hamiltonian.
         detach_target: stop the gradient at the matched state.
         penalties: named penalties, or ``None`` for the bare prediction loss.
+        sync: statistics of the global batch when ``torch.distributed`` is initialised.
 
     Raises:
         ValueError: for an unknown option, a negative weight, a weight that has no effect, or a learned step size
@@ -59,8 +67,9 @@ class HamJEPAObjective(PenalizedObjective):
         energy_weight: float = 0.0,
         detach_target: bool = True,
         penalties: Mapping[str, Penalty] | None = None,
+        sync: bool = True,
     ) -> None:
-        super().__init__(penalties)
+        super().__init__(penalties, sync=sync)
         if not isinstance(predictor, Predictor):
             raise TypeError(f"predictor must be a Predictor, got {type(predictor).__name__}")
         if predictor.raw_dt is not None:
@@ -91,31 +100,34 @@ class HamJEPAObjective(PenalizedObjective):
             ValueError: if ``states`` is not ``(V ≥ 2, B, 2d)``.
         """
         check_states(states, views=2)
-        return self._total(self.prediction_loss(states[0], states[1]), states)
+        return self._total(self._prediction(states[0], states[1]), states)
 
     @full_precision
     def prediction_loss(self, z_a: Tensor, z_b: Tensor) -> Tensor:
         """``L_pred`` of two views' states, each ``(B, 2d)``."""
-        z_b = z_b.to(z_a.dtype)
+        return complete([self._prediction(z_a, z_b.to(z_a.dtype))], sync=self.sync)[0]
+
+    def _prediction(self, z_a: Tensor, z_b: Tensor) -> Reduction:
         loss = self._one_way(z_a, z_b, direction=1)
         if self.bidirectional:
             back = self._one_way(z_b, z_a, direction=-1 if self.backward == "reverse" else 1)
             loss = 0.5 * (loss + back)
-        return loss
+        return mean_over_samples(loss)
 
     def _one_way(self, source: Tensor, target: Tensor, *, direction: int) -> Tensor:
+        """Loss of each sample, ``(B,)``."""
         predicted: Tensor = self.predictor(source, direction=direction)
         error = predicted - (target.detach() if self.detach_target else target)
         if self.match == "qp":
-            loss = error.square().mean()
+            loss = error.square().mean(-1)
         else:
             q_error, p_error = split_state(error)
-            loss = q_error.square().mean()
+            loss = q_error.square().mean(-1)
             if self.p_weight:
-                loss = loss + self.p_weight * p_error.square().mean()
+                loss = loss + self.p_weight * p_error.square().mean(-1)
         if self.energy_weight:
             drift = self._energy(predicted) - self._energy(source).detach()
-            loss = loss + self.energy_weight * drift.square().mean()
+            loss = loss + self.energy_weight * drift.square()
         return loss
 
     def _energy(self, z: Tensor) -> Tensor:

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
-from symplectic_jepa.objectives.penalties import ObjectiveOutput, PenalizedObjective, Penalty, check_states
+from symplectic_jepa.objectives.penalties import (
+    ObjectiveOutput,
+    PenalizedObjective,
+    Penalty,
+    check_states,
+    mean_over_samples,
+)
+from symplectic_jepa.regularizers import Reduction, complete
 
 
 class LeJEPAObjective(PenalizedObjective):
@@ -23,6 +30,7 @@ class LeJEPAObjective(PenalizedObjective):
         global_views: number of leading views that are averaged; the others are local.
         convention: ``"sum"`` for ``L_pred + Σ λ R`` (the paper's), ``"convex"`` for ``(1 − Σ λ) L_pred + Σ λ R``
             (LeJEPA's own code).
+        sync: statistics of the global batch when ``torch.distributed`` is initialised.
 
     Raises:
         ValueError: for ``global_views < 1``, an unknown convention, or a convex one with weights above 1 in sum.
@@ -34,8 +42,9 @@ class LeJEPAObjective(PenalizedObjective):
         *,
         global_views: int = 2,
         convention: str = "sum",
+        sync: bool = True,
     ) -> None:
-        super().__init__(penalties)
+        super().__init__(penalties, sync=sync)
         self.global_views = _checks.positive_int("global_views", global_views)
         self.convention = _checks.one_of("convention", convention, ("sum", "convex"))
         total = sum(penalty.weight for penalty in (penalties or {}).values())
@@ -54,13 +63,16 @@ class LeJEPAObjective(PenalizedObjective):
             ValueError: if ``states`` is not ``(V ≥ global_views, B, D)``.
         """
         check_states(states, views=self.global_views)
-        return self._total(self.prediction_loss(states), states, prediction_weight=self._prediction_weight)
+        return self._total(self._prediction(states), states, prediction_weight=self._prediction_weight)
 
     @full_precision
     def prediction_loss(self, states: Tensor) -> Tensor:
         """``L_pred`` of states ``(V, B, D)``."""
+        return complete([self._prediction(states)], sync=self.sync)[0]
+
+    def _prediction(self, states: Tensor) -> Reduction:
         centre = states[: self.global_views].mean(0)
-        return 0.5 * (states - centre).square().mean()
+        return mean_over_samples(0.5 * (states - centre).square().mean(-1))
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""

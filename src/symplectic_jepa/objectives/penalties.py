@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
-from symplectic_jepa.regularizers import EnergyBudget, MeanPenalty, SIGReg, SpectralFloors, VarianceFloor
+from symplectic_jepa.distributed import count
+from symplectic_jepa.regularizers import (
+    BatchRegularizer,
+    EnergyBudget,
+    MeanPenalty,
+    Reduction,
+    SIGReg,
+    SpectralFloors,
+    VarianceFloor,
+    complete,
+)
 from symplectic_jepa.state import split_state
 
 
@@ -36,12 +46,22 @@ class Penalty(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """The unweighted penalty of states ``(V, B, D)``."""
+        penalty: Tensor = self.regularizer(self._part(states))
+        return penalty
+
+    def reduction(self, states: Tensor) -> Reduction:
+        """The penalty in two halves, so that an objective needs one collective for all of its penalties."""
+        if isinstance(self.regularizer, BatchRegularizer) and self.regularizer.sync:
+            return self.regularizer.reduction(self._part(states))
+        value = self(states)
+        return Reduction([], lambda _: value)
+
+    def _part(self, states: Tensor) -> Tensor:
         part = states
         if self.on != "z":
             q, p = split_state(states)
             part = q if self.on == "q" else p
-        penalty: Tensor = self.regularizer(part.flatten(0, -2) if self.views == "stacked" else part)
-        return penalty
+        return part.flatten(0, -2) if self.views == "stacked" else part
 
     @property
     def statistics(self) -> dict[str, Tensor]:
@@ -64,13 +84,15 @@ class PenalizedObjective(nn.Module):
     """What the objectives share: ``L = L_pred + scale · Σ weight · penalty`` over states ``(V, B, D)``.
 
     ``regularizer_scale`` is a buffer (1 unless `set_regularizer_scale` is called), so that a warm-up of all penalties
-    neither recompiles nor breaks a captured graph.
+    neither recompiles nor breaks a captured graph. The loss is that of the global batch when ``torch.distributed`` is
+    initialised, equal on every rank, from one collective; its gradients are exact under `DistributedDataParallel`.
     """
 
     regularizer_scale: Tensor
 
-    def __init__(self, penalties: Mapping[str, Penalty] | None) -> None:
+    def __init__(self, penalties: Mapping[str, Penalty] | None, *, sync: bool = True) -> None:
         super().__init__()
+        self.sync = sync
         for name, penalty in (penalties or {}).items():
             if not isinstance(penalty, Penalty):
                 raise TypeError(f"penalties[{name!r}] must be a Penalty, got {type(penalty).__name__}")
@@ -98,14 +120,26 @@ class PenalizedObjective(nn.Module):
             assert isinstance(penalty, Penalty)
             yield name, penalty
 
-    def _total(self, prediction: Tensor, states: Tensor, *, prediction_weight: float = 1.0) -> ObjectiveOutput:
-        terms = {"prediction": prediction.detach()}
-        loss = prediction_weight * prediction
-        for name, penalty in self._named_penalties():
-            value = penalty(states)
+    def _total(self, prediction: Reduction, states: Tensor, *, prediction_weight: float = 1.0) -> ObjectiveOutput:
+        named = list(self._named_penalties())
+        predicted, *values = complete(
+            [prediction, *(penalty.reduction(states) for _, penalty in named)], sync=self.sync
+        )
+        terms = {"prediction": predicted.detach()}
+        loss = prediction_weight * predicted
+        for (name, penalty), value in zip(named, values, strict=True):
             terms[name] = value.detach()
             loss = loss + (penalty.weight * self.regularizer_scale.to(value.dtype)) * value
         return ObjectiveOutput(loss, terms)
+
+
+def mean_over_samples(losses: Tensor) -> Reduction:
+    """The mean of per-sample losses ``(...)`` over the global batch."""
+
+    def finish(sums: list[Tensor]) -> Tensor:
+        return sums[1] / sums[0].to(losses.dtype)
+
+    return Reduction([count(losses.numel(), losses), losses.sum()], finish)
 
 
 def check_states(states: Tensor, *, views: int) -> Tensor:
@@ -173,14 +207,12 @@ def phase_space_penalties(
             penalties[f"budget_{half}"] = Penalty(EnergyBudget(floors.energy), on=half, weight=budget)
         if variance and floors.std is not None:
             penalties[f"variance_{half}"] = Penalty(VarianceFloor(floors.std), on=half, weight=variance)
-        hinges = {
-            "log_det": floors.log_det,
-            "participation": floors.participation,
-            "top_share": floors.top_share,
-        }
-        if spectrum and any(value is not None for value in hinges.values()):
+        hinges = (floors.log_det, floors.participation, floors.top_share)
+        if spectrum and any(hinge is not None for hinge in hinges):
             floor = SpectralFloors(
-                **hinges,
+                log_det=floors.log_det,
+                participation=floors.participation,
+                top_share=floors.top_share,
                 proj_dim=floors.proj_dim,
                 eps=floors.eps,
                 refresh_every=floors.refresh_every,

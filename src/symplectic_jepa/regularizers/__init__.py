@@ -1,5 +1,8 @@
 """Regularizers: samples ``(..., N, D)`` to a scalar."""
 
+from symplectic_jepa.regularizers._base import BatchRegularizer as BatchRegularizer
+from symplectic_jepa.regularizers._base import Reduction as Reduction
+from symplectic_jepa.regularizers._base import complete as complete
 from symplectic_jepa.regularizers.covariance import log_det_per_dim as log_det_per_dim
 from symplectic_jepa.regularizers.covariance import participation_ratio as participation_ratio
 from symplectic_jepa.regularizers.covariance import projected_covariance as projected_covariance

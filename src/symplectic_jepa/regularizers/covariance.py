@@ -5,9 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from symplectic_jepa.distributed import count, wide_dtype
+
+
+def moments(x: Tensor) -> list[Tensor]:
+    """``N``, ``Σ x`` and ``Σ x xᵀ`` of samples ``(..., N, k)``, to be summed over ranks; float64 where there is one.
+
+    In float64 neither the subtraction of the mean in `covariance` nor a ridge of 1e-4 drowns in rounding.
+    """
+    x = x.to(wide_dtype(x))
+    return [count(x.shape[-2], x), x.sum(-2), x.mT @ x]
+
+
+def covariance(total: Tensor, first: Tensor, second: Tensor, *, eps: float = 0.0) -> Tensor:
+    """``(Σ x xᵀ − Σ x Σ xᵀ / N) / (N − 1) + εI`` from `moments`, ``(..., k, k)``."""
+    centred = second - first[..., :, None] * first[..., None, :] / total
+    return centred / (total - 1) + eps * torch.eye(second.shape[-1], dtype=second.dtype, device=second.device)
+
 
 def projected_covariance(x: Tensor, projection: Tensor, *, eps: float = 1e-4) -> Tensor:
-    r"""``C = YᵀY / (N − 1) + εI`` with ``Y = (X − mean) R`` [paper, eq. 34].
+    r"""``C = YᵀY / (N − 1) + εI`` with ``Y = (X − mean) R``, of the local batch [paper, eq. 34].
 
     Args:
         x: samples ``(..., N, D)``, ``N ≥ 2``.
@@ -15,19 +32,25 @@ def projected_covariance(x: Tensor, projection: Tensor, *, eps: float = 1e-4) ->
         eps: ``ε``.
 
     Returns:
-        ``(..., k, k)``, in float64 (on devices that have it): ``ε`` must not drown in the rounding of large features.
+        ``(..., k, k)``, in float64 on devices that have it.
 
     Raises:
         ValueError: if ``projection`` does not have ``D`` rows, or ``N < 2``.
     """
-    if projection.ndim != 2 or projection.shape[0] != x.shape[-1]:
-        raise ValueError(f"projection must have shape ({x.shape[-1]}, k), got {tuple(projection.shape)}")
     if x.shape[-2] < 2:
         raise ValueError(f"x must have shape (..., N >= 2, D) for a covariance, got {tuple(x.shape)}")
-    y = (x @ projection.to(x.dtype)).to(torch.float32 if x.device.type == "mps" else torch.float64)
-    y = y - y.mean(-2, keepdim=True)
-    cov = y.mT @ y / (x.shape[-2] - 1)
-    return cov + eps * torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
+    return covariance(*moments(project(x, projection)), eps=eps)
+
+
+def project(x: Tensor, projection: Tensor) -> Tensor:
+    """``X R``: ``(..., N, D)`` to ``(..., N, k)``.
+
+    Raises:
+        ValueError: if ``projection`` does not have ``D`` rows.
+    """
+    if projection.ndim != 2 or projection.shape[0] != x.shape[-1]:
+        raise ValueError(f"projection must have shape ({x.shape[-1]}, k), got {tuple(projection.shape)}")
+    return x @ projection.to(x.dtype)
 
 
 def log_det_per_dim(cov: Tensor) -> Tensor:

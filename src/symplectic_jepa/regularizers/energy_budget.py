@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa._precision import full_precision
+from symplectic_jepa.distributed import count
+from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
 
 
-class EnergyBudget(nn.Module):
+class EnergyBudget(BatchRegularizer):
     r"""``(mean(x²) − τ)²`` over samples and coordinates [paper, eq. 33].
 
     Symplecticity does not stop an encoder from shrinking every view to a point; this does. Alone it allows rank 1
@@ -16,19 +17,24 @@ class EnergyBudget(nn.Module):
 
     Args:
         target: ``τ``, the mean square of a coordinate.
+        sync: see `BatchRegularizer`.
 
     Raises:
         ValueError: if ``target`` is not positive and finite.
     """
 
-    def __init__(self, target: float = 1.0) -> None:
-        super().__init__()
+    def __init__(self, target: float = 1.0, *, sync: bool = True) -> None:
+        super().__init__(sync=sync)
         self.target = _checks.finite("target", target, minimum=0.0, exclusive=True)
-        self.statistics: dict[str, Tensor] = {}
 
-    @full_precision
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., N, D)`` to a scalar, the mean over leading dimensions."""
-        energy = _checks.samples("x", x).square().mean((-2, -1))
-        self.statistics = {"energy": energy.detach().mean()}
-        return (energy - self.target).square().mean()
+    def reduction(self, x: Tensor) -> Reduction:
+        """Sums of ``N`` and of ``x²``; see `BatchRegularizer`."""
+        n, dim = _checks.samples("x", x).shape[-2:]
+
+        def finish(sums: list[Tensor]) -> Tensor:
+            total, square = sums
+            energy = square / (total * dim).to(x.dtype)
+            self.statistics = {"energy": energy.detach().mean()}
+            return (energy - self.target).square().mean()
+
+        return Reduction([count(n, x), x.square().sum((-2, -1))], finish)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa._precision import full_precision
+from symplectic_jepa.distributed import count
+from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
 
 
-class MeanPenalty(nn.Module):
-    r"""``mean_i (mean_b x_bi)²`` [paper, appendix F.8]."""
+class MeanPenalty(BatchRegularizer):
+    r"""``mean_i (mean_b x_bi)²`` [paper, appendix F.8].
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.statistics: dict[str, Tensor] = {}
+    Args:
+        sync: see `BatchRegularizer`.
+    """
 
-    @full_precision
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., N, D)`` to a scalar, the mean over coordinates and leading dimensions."""
-        penalty = _checks.samples("x", x).mean(-2).square().mean()
-        self.statistics = {"mean_square": penalty.detach()}
-        return penalty
+    def reduction(self, x: Tensor) -> Reduction:
+        """Sums of ``N`` and ``x``; see `BatchRegularizer`."""
+        n = _checks.samples("x", x).shape[-2]
+
+        def finish(sums: list[Tensor]) -> Tensor:
+            total, first = sums
+            penalty = (first / total.to(x.dtype)).square().mean()
+            self.statistics = {"mean_square": penalty.detach()}
+            return penalty
+
+        return Reduction([count(n, x), x.sum(-2)], finish)

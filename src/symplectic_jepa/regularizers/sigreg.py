@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
+from symplectic_jepa.distributed import count
+from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
 from symplectic_jepa.regularizers.draws import Schedule, unit_directions
 
 
-class SIGReg(nn.Module):
+class SIGReg(BatchRegularizer):
     r"""Sketched isotropic Gaussian regularization [LeJEPA, arXiv:2511.08544; the paper's baseline].
 
     Every slice ``y = z a`` along a random unit direction should be standard normal; its empirical characteristic
@@ -28,6 +30,7 @@ class SIGReg(nn.Module):
         knots: number of knots ``T`` on ``[0, t_max]``.
         t_max: the last knot.
         seed: seed of the directions.
+        sync: see `BatchRegularizer`.
 
     A ``(V, N, D)`` input is one sample per view (LeJEPA's convention and ours); flatten it to pool the views.
     The gradient fades as the features collapse to a point, a `VarianceFloor` beside it does not.
@@ -39,8 +42,10 @@ class SIGReg(nn.Module):
     quadrature: Tensor
     target: Tensor
 
-    def __init__(self, *, slices: int = 1024, knots: int = 17, t_max: float = 3.0, seed: int = 0) -> None:
-        super().__init__()
+    def __init__(
+        self, *, slices: int = 1024, knots: int = 17, t_max: float = 3.0, seed: int = 0, sync: bool = True
+    ) -> None:
+        super().__init__(sync=sync)
         self.slices = _checks.positive_int("slices", slices)
         if _checks.positive_int("knots", knots) < 2:
             raise ValueError(f"knots must be an int >= 2, got {knots}")
@@ -53,7 +58,6 @@ class SIGReg(nn.Module):
         self.register_buffer("quadrature", weight * target, persistent=False)
         self.register_buffer("target", target, persistent=False)
         self.schedule = Schedule(unit_directions, seed=seed, every=1)
-        self.statistics: dict[str, Tensor] = {}
 
     @full_precision
     def forward(self, x: Tensor, *, directions: Tensor | None = None) -> Tensor:
@@ -66,25 +70,34 @@ class SIGReg(nn.Module):
         Raises:
             ValueError: if ``directions`` does not have ``D`` rows.
         """
+        return complete([self.reduction(x, directions=directions)], sync=self.sync)[0]
+
+    def reduction(self, x: Tensor, *, directions: Tensor | None = None) -> Reduction:
+        """Sums of ``N`` and of ``cos(t_j y)``, ``sin(t_j y)``; see `BatchRegularizer`."""
         n, dim = _checks.samples("x", x).shape[-2:]
         if directions is None:
             directions = self.schedule(dim, self.slices, dtype=x.dtype, device=x.device)
         elif directions.ndim != 2 or directions.shape[0] != dim:
             raise ValueError(f"directions must have shape ({dim}, M), got {tuple(directions.shape)}")
-        cos, sin = characteristic_function(x @ directions.to(x.dtype), self.spacing, self.target.numel())
-        weight, target = (b.to(x.dtype)[:, None] for b in (self.quadrature, self.target))
-        statistic = n * (weight * ((cos - target).square() + sin.square())).sum(-2)
-        loss = statistic.mean()
-        self.statistics = {"epps_pulley": loss.detach()}
-        return loss
+        sums = characteristic_sums(x @ directions.to(x.dtype), self.spacing, self.target.numel())
+
+        def finish(sums: list[Tensor]) -> Tensor:
+            total = sums[0].to(x.dtype)
+            cos, sin = sums[1] / total, sums[2] / total
+            weight, target = (b.to(x.dtype)[:, None] for b in (self.quadrature, self.target))
+            loss = total * (weight * ((cos - target).square() + sin.square())).sum(-2).mean()
+            self.statistics = {"epps_pulley": loss.detach()}
+            return loss
+
+        return Reduction([count(n, x), *sums], finish)
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
         return f"slices={self.slices}, knots={self.target.numel()}, spacing={self.spacing:g}"
 
 
-def characteristic_function(y: Tensor, spacing: float, knots: int) -> tuple[Tensor, Tensor]:
-    """Empirical characteristic function of every column at ``t_j = j · spacing``, ``j = 0 … knots − 1``.
+def characteristic_sums(y: Tensor, spacing: float, knots: int) -> tuple[Tensor, Tensor]:
+    """``N`` times the empirical characteristic function of every column, at ``t_j = j · spacing``.
 
     Args:
         y: samples ``(..., N, M)``.
@@ -92,13 +105,13 @@ def characteristic_function(y: Tensor, spacing: float, knots: int) -> tuple[Tens
         knots: their number ``T``.
 
     Returns:
-        ``mean_n cos(t_j y)`` and ``mean_n sin(t_j y)``, each ``(..., T, M)``.
+        ``Σ_n cos(t_j y)`` and ``Σ_n sin(t_j y)``, each ``(..., T, M)``.
     """
-    cos, sin = _CharacteristicFunction.apply(y, spacing, knots)
+    cos, sin = _CharacteristicSums.apply(y, spacing, knots)
     return cos, sin
 
 
-class _CharacteristicFunction(torch.autograd.Function):
+class _CharacteristicSums(torch.autograd.Function):
     """One cos and one sin; the angle ``j · θ`` is reached from ``(j − 1) · θ`` by a rotation, in both passes.
 
     Neither pass holds more than a few ``(N, M)`` tensors: no ``(N, M, T)`` one, and nothing per knot is saved.
@@ -111,20 +124,20 @@ class _CharacteristicFunction(torch.autograd.Function):
         ctx.save_for_backward(c1, s1)
         ctx.spacing = spacing
         c, s = torch.ones_like(c1), torch.zeros_like(s1)
-        cos, sin = [c.mean(-2)], [s.mean(-2)]
+        cos, sin = [c.sum(-2)], [s.sum(-2)]
         for _ in range(knots - 1):
             c, s = _rotate(c, s, c1, s1)
-            cos.append(c.mean(-2))
-            sin.append(s.mean(-2))
+            cos.append(c.sum(-2))
+            sin.append(s.sum(-2))
         return torch.stack(cos, -2), torch.stack(sin, -2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_cos: Tensor, grad_sin: Tensor) -> tuple[Tensor, None, None]:
-        # ∂/∂y of mean_n cos(t y) is −t sin(t y) / N, of mean_n sin(t y) it is t cos(t y) / N.
+        # ∂/∂y of Σ cos(t y) is −t sin(t y), of Σ sin(t y) it is t cos(t y).
         c1, s1 = ctx.saved_tensors
-        n, knots = c1.shape[-2], grad_cos.shape[-2]
-        t = torch.arange(knots, dtype=c1.dtype, device=c1.device)[:, None] * (ctx.spacing / n)
+        knots = grad_cos.shape[-2]
+        t = torch.arange(knots, dtype=c1.dtype, device=c1.device)[:, None] * ctx.spacing
         grad_cos, grad_sin = grad_cos * t, grad_sin * t
         c, s = c1, s1
         grad = torch.zeros_like(c1)

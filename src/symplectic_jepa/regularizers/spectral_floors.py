@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
+from symplectic_jepa.distributed import world_size
+from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
 from symplectic_jepa.regularizers.covariance import (
+    covariance,
     log_det_per_dim,
+    moments,
     participation_ratio,
-    projected_covariance,
+    project,
     top_eigenvalue,
 )
 from symplectic_jepa.regularizers.draws import Schedule, orthonormal_projection
 
 
-class SpectralFloors(nn.Module):
+class SpectralFloors(BatchRegularizer):
     r"""Log-det floor, participation-ratio floor and top-eigenvalue ceiling of ONE projected covariance ``C``.
 
     ``relu(ℓ_min − (1/k) log det C)² + relu(r_min − PR(C)/k)² + relu(λ_max/tr(C) − a_max)²`` with
@@ -32,6 +36,7 @@ class SpectralFloors(nn.Module):
         eps: ridge ``ε`` of the covariance.
         refresh_every: redraw the projection after this many training steps.
         seed: seed of the projections.
+        sync: see `BatchRegularizer`.
 
     After each call ``statistics`` holds, detached and on the device, whichever of ``log_det``, ``participation`` and
     ``top_share`` has a hinge.
@@ -50,8 +55,9 @@ class SpectralFloors(nn.Module):
         eps: float = 1e-4,
         refresh_every: int = 16,
         seed: int = 0,
+        sync: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(sync=sync)
         if log_det is None and participation is None and top_share is None:
             raise ValueError("at least one of log_det, participation and top_share must be set, got None for all")
         self.log_det = None if log_det is None else _checks.finite("log_det", log_det)
@@ -60,21 +66,38 @@ class SpectralFloors(nn.Module):
         self.proj_dim = _checks.positive_int("proj_dim", proj_dim)
         self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
         self.schedule = Schedule(orthonormal_projection, seed=seed, every=refresh_every)
-        self.statistics: dict[str, Tensor] = {}
 
     @full_precision
     def forward(self, x: Tensor, *, projection: Tensor | None = None) -> Tensor:
-        """``(..., N, D)`` with ``N ≥ 2`` to a scalar, the mean over leading dimensions.
+        """``(..., N, D)`` to a scalar, the mean over leading dimensions.
 
         Args:
-            x: samples.
+            x: samples, at least two over all ranks.
             projection: ``R``, ``(D, k)`` with orthonormal columns; by default from the schedule.
         """
-        _checks.samples("x", x, minimum=2)
+        return complete([self.reduction(x, projection=projection)], sync=self.sync)[0]
+
+    def reduction(self, x: Tensor, *, projection: Tensor | None = None) -> Reduction:
+        """Moments of the projected samples; see `BatchRegularizer`."""
+        n, dim = _checks.samples("x", x, minimum=self.minimum_rows()).shape[-2:]
+        k = projection.shape[-1] if projection is not None else min(self.proj_dim, dim)
+        limited = projection is None and n <= k  # this rank alone does not see k degrees of freedom
         if projection is None:
-            k = min(self.proj_dim, x.shape[-1], x.shape[-2] - 1)
-            projection = self.schedule(x.shape[-1], k, dtype=x.dtype, device=x.device)
-        return self.penalty(projected_covariance(x, projection, eps=self.eps)).to(x.dtype)
+            projection = self.schedule(dim, k, dtype=x.dtype, device=x.device)
+
+        def finish(sums: list[Tensor]) -> Tensor:
+            cov = covariance(*sums, eps=self.eps)
+            if limited:
+                # k ≤ N − 1: the leading block is the covariance under the first columns of R.
+                rank = min(k, int(sums[0]) - 1)
+                cov = cov[..., :rank, :rank]
+            return self.penalty(cov).to(x.dtype)
+
+        return Reduction(moments(project(x, projection)), finish)
+
+    def minimum_rows(self) -> int:
+        """Rows that this rank must have for a covariance: two, unless other ranks have some too."""
+        return 1 if self.sync and world_size() > 1 else 2
 
     def penalty(self, cov: Tensor) -> Tensor:
         """The hinges of a given covariance ``(..., k, k)``, as a scalar."""
@@ -102,12 +125,20 @@ class ProjectedLogDetFloor(SpectralFloors):
         eps: ridge of the covariance.
         refresh_every: steps between projections.
         seed: seed of the projections.
+        sync: see `BatchRegularizer`.
     """
 
     def __init__(
-        self, floor: float = -1.5, *, proj_dim: int = 128, eps: float = 1e-4, refresh_every: int = 16, seed: int = 0
+        self,
+        floor: float = -1.5,
+        *,
+        proj_dim: int = 128,
+        eps: float = 1e-4,
+        refresh_every: int = 16,
+        seed: int = 0,
+        sync: bool = True,
     ) -> None:
-        super().__init__(log_det=floor, proj_dim=proj_dim, eps=eps, refresh_every=refresh_every, seed=seed)
+        super().__init__(log_det=floor, proj_dim=proj_dim, eps=eps, refresh_every=refresh_every, seed=seed, sync=sync)
 
 
 class TopEigenvalueCeiling(SpectralFloors):
@@ -119,19 +150,30 @@ class TopEigenvalueCeiling(SpectralFloors):
         eps: ridge of the covariance.
         refresh_every: steps between projections.
         seed: seed of the projections.
+        sync: see `BatchRegularizer`.
     """
 
     def __init__(
-        self, ceiling: float = 0.35, *, proj_dim: int = 128, eps: float = 1e-4, refresh_every: int = 16, seed: int = 0
+        self,
+        ceiling: float = 0.35,
+        *,
+        proj_dim: int = 128,
+        eps: float = 1e-4,
+        refresh_every: int = 16,
+        seed: int = 0,
+        sync: bool = True,
     ) -> None:
-        super().__init__(top_share=ceiling, proj_dim=proj_dim, eps=eps, refresh_every=refresh_every, seed=seed)
+        super().__init__(
+            top_share=ceiling, proj_dim=proj_dim, eps=eps, refresh_every=refresh_every, seed=seed, sync=sync
+        )
 
 
 class ParticipationRatioFloor(SpectralFloors):
     r"""``relu(r_min − PR/k)²``, of the projected or of the full covariance [paper, eqs. 37 and 38].
 
     The full one (``proj_dim=None``, ``k = min(D, N − 1)``, no ridge) reads ``tr(Σ)`` and ``tr(Σ²)`` off the smaller of
-    the ``D × D`` covariance and the ``N × N`` Gram matrix, which share their non-zero eigenvalues.
+    the ``D × D`` covariance and the ``N × N`` Gram matrix, which share their non-zero eigenvalues; over several ranks,
+    off the ``D × D`` one.
 
     Args:
         floor: ``r_min``, between 0 and 1.
@@ -139,6 +181,7 @@ class ParticipationRatioFloor(SpectralFloors):
         eps: ridge of the projected covariance.
         refresh_every: steps between projections.
         seed: seed of the projections.
+        sync: see `BatchRegularizer`.
     """
 
     def __init__(
@@ -149,28 +192,43 @@ class ParticipationRatioFloor(SpectralFloors):
         eps: float = 1e-4,
         refresh_every: int = 16,
         seed: int = 0,
+        sync: bool = True,
     ) -> None:
-        super().__init__(participation=floor, proj_dim=proj_dim or 1, eps=eps, refresh_every=refresh_every, seed=seed)
-        self.full = proj_dim is None
+        super().__init__(
+            participation=floor,
+            proj_dim=1 if proj_dim is None else proj_dim,
+            eps=eps,
+            refresh_every=refresh_every,
+            seed=seed,
+            sync=sync,
+        )
         self.floor = floor
+        self.full = proj_dim is None
 
-    @full_precision
-    def forward(self, x: Tensor, *, projection: Tensor | None = None) -> Tensor:
-        """``(..., N, D)`` with ``N ≥ 2`` to a scalar, the mean over leading dimensions.
+    def reduction(self, x: Tensor, *, projection: Tensor | None = None) -> Reduction:
+        """Moments of the projected samples, or of the samples; see `BatchRegularizer`.
 
         Raises:
             ValueError: if ``projection`` is given and the floor is of the full covariance.
         """
         if not self.full:
-            return super().forward(x, projection=projection)
+            return super().reduction(x, projection=projection)
         if projection is not None:
             raise ValueError("projection must be None for the floor of the full covariance (proj_dim=None)")
-        _checks.samples("x", x, minimum=2)
-        n, dim = x.shape[-2:]
-        centred = x - x.mean(-2, keepdim=True)
-        gram = centred @ centred.mT if n < dim else centred.mT @ centred
-        # PR does not depend on scale, so neither 1/(N − 1) nor a ridge is needed; a point has the ratio 0.
-        square = gram.square().sum((-2, -1)).clamp_min(torch.finfo(x.dtype).tiny)
-        ratio = gram.diagonal(dim1=-2, dim2=-1).sum(-1).square() / square / min(dim, n - 1)
+        n, dim = _checks.samples("x", x, minimum=self.minimum_rows()).shape[-2:]
+        if not (self.sync and world_size() > 1):
+            centred = x - x.mean(-2, keepdim=True)
+            gram = centred @ centred.mT if n < dim else centred.mT @ centred
+            return Reduction([], lambda _: self._hinge(gram, min(dim, n - 1)))
+
+        def finish(sums: list[Tensor]) -> Tensor:
+            return self._hinge(covariance(*sums).to(x.dtype), (sums[0] - 1).clamp_max(dim).to(x.dtype))
+
+        return Reduction(moments(x), finish)
+
+    def _hinge(self, matrix: Tensor, k: Tensor | int) -> Tensor:
+        """The hinge of a covariance or Gram matrix: the ratio does not depend on their scale, a point has ratio 0."""
+        square = matrix.square().sum((-2, -1)).clamp_min(torch.finfo(matrix.dtype).tiny)
+        ratio = matrix.diagonal(dim1=-2, dim2=-1).sum(-1).square() / square / k
         self.statistics = {"participation": ratio.detach().mean()}
         return torch.relu(self.floor - ratio).square().mean()

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa._precision import full_precision
+from symplectic_jepa.distributed import count, wide_dtype
+from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
 
 
-class VarianceFloor(nn.Module):
+class VarianceFloor(BatchRegularizer):
     r"""``mean_i relu(σ_min − sqrt(var_i + ε))²``, biased variance over the batch [paper, appendix F.8].
 
     Args:
         floor: ``σ_min``.
         eps: ``ε``, keeps the gradient of the root finite at zero variance.
+        sync: see `BatchRegularizer`.
 
     Raises:
         ValueError: if ``floor`` or ``eps`` is not positive and finite.
     """
 
-    def __init__(self, floor: float = 0.2, *, eps: float = 1e-4) -> None:
-        super().__init__()
+    def __init__(self, floor: float = 0.2, *, eps: float = 1e-4, sync: bool = True) -> None:
+        super().__init__(sync=sync)
         self.floor = _checks.finite("floor", floor, minimum=0.0, exclusive=True)
         self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
-        self.statistics: dict[str, Tensor] = {}
 
-    @full_precision
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., N, D)`` to a scalar, the mean over coordinates and leading dimensions."""
-        std = (_checks.samples("x", x).var(-2, correction=0) + self.eps).sqrt()
-        self.statistics = {"std": std.detach().mean()}
-        return torch.relu(self.floor - std).square().mean()
+    def reduction(self, x: Tensor) -> Reduction:
+        """Sums of ``N``, ``x`` and ``x²``; see `BatchRegularizer`."""
+        n = _checks.samples("x", x).shape[-2]
+        # Each rank's variance is taken about its own mean, and only D numbers are combined in float64, so that a large
+        # mean costs no digits.
+        local_var, local_mean = torch.var_mean(x, -2, correction=0)
+        local_mean = local_mean.to(wide_dtype(x))
+        square = n * (local_var.to(wide_dtype(x)) + local_mean.square())
+
+        def finish(sums: list[Tensor]) -> Tensor:
+            total, first, second = sums
+            var = (second / total - (first / total).square()).clamp_min(0)
+            std = (var + self.eps).sqrt().to(x.dtype)
+            self.statistics = {"std": std.detach().mean()}
+            return torch.relu(self.floor - std).square().mean()
+
+        return Reduction([count(n, x), n * local_mean, square], finish)
