@@ -91,7 +91,7 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     r, g, b = images.unbind(1)
     high, low = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
     chroma = high - low
-    unit = chroma.clamp_min(1e-12)  # Below: a lerp by sign 0 or 1 is torch.where, ten times faster on the CPU.
+    unit = chroma.clamp_min(1e-12)  # Below, a lerp by a sign of 0 or 1 is torch.where, faster on the CPU.
     sixth = (2 * unit + (b - r)).lerp(4 * unit + (r - g), (high - g).sign())  # green largest, or blue
     sixth = (g - b).lerp(sixth, (high - r).sign())
     hue = (sixth / unit + 6 * shift[:, None, None]).remainder(6)
@@ -130,7 +130,7 @@ def to_grayscale(images: Tensor, apply: Tensor) -> Tensor:
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
     """Invert the pixels from ``threshold`` up; infinity leaves an image alone."""
-    return (images - (images >= threshold[:, None, None, None]).float()).abs()
+    return torch.where(images >= threshold[:, None, None, None], 1 - images, images)
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -17,6 +17,7 @@ from examples.config import METHODS, load_recipe
 from examples.data import load_data
 from examples.evaluate import baselines, evaluate, table
 from examples.figures import summary_figure
+from examples.launch import ranks
 from examples.train import train
 
 
@@ -39,7 +40,8 @@ def compare(recipe_name: str, overrides: list[str], out: Path) -> str:
         run = out / method
         settings = [*overrides, f"method={method}", f"train.out={run}", "train.resume=true"]
         began = time.perf_counter()
-        train(load_recipe(recipe_name, settings), data)
+        with ranks(recipe.train.device) as mine:
+            train(load_recipe(recipe_name, settings), data, mine)
         print(f"{METHODS[method]}: trained in {time.perf_counter() - began:.0f} s; evaluating")
         rows |= evaluate(run, data)["readouts"]
         runs.append(run)

@@ -32,11 +32,6 @@ class ImageData:
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
-def pick_device(name: str) -> torch.device:
-    """``auto`` is the first accelerator, or the CPU."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-
-
 def load_data(config: Data) -> ImageData:
     """Load ``config.name``, restricted to its first ``config.classes`` classes.
 

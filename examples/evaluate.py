@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from examples.augment import normalize
 from examples.checkpoint import load_checkpoint, write_atomically
 from examples.config import METHODS, Evaluation, Recipe, load_recipe
-from examples.data import ImageData, load_data, pick_device
+from examples.data import ImageData, load_data
+from examples.launch import pick_device
 from examples.methods import build_model
 from symplectic_jepa import split_state
 from symplectic_jepa.evaluation import feature_norms, knn_sweep, linear_probe, pair_cosines, spectrum
@@ -38,7 +39,7 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
     model = build_model(recipe, data.train_images.shape[1:]).to(device)
     model.load_state_dict(state["model"])
     method = METHODS[recipe.method]
-    readouts = {f"{method}-{name}": x for name, x in encode(recipe, model["encoder"], data).items()}
+    readouts = {f"{method}-{name}": x for name, x in encode(recipe, model.encoder, data).items()}
     rows, diagnostics = measure(readouts, data, recipe.evaluation)
     metrics = {
         "method": method,
@@ -58,7 +59,7 @@ def baselines(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     device = pick_device(recipe.train.device)
     data = data.to(device)
     torch.manual_seed(recipe.train.seed)
-    encoder = build_model(recipe, data.train_images.shape[1:])["encoder"].to(device)
+    encoder = build_model(recipe, data.train_images.shape[1:]).encoder.to(device)
     states = encode(recipe, encoder, data)
     pixels = tuple(normalize(x, data.mean, data.std).flatten(1) for x in (data.train_images, data.test_images))
     readouts = {"raw pixels": pixels, "untrained encoder": states.get("q", next(iter(states.values())))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import symplectic_jepa as sj
 from examples.config import Recipe
@@ -82,22 +82,47 @@ def build_objective(recipe: Recipe, dim: int) -> sj.HamJEPAObjective | sj.LeJEPA
     )  # fmt: skip
 
 
-def build_model(recipe: Recipe, image_shape: torch.Size) -> nn.ModuleDict:
-    """``encoder`` (its output is evaluated), ``projector`` and ``objective`` (with the predictor inside)."""
-    encoder = build_encoder(recipe).to(memory_format=torch.channels_last)
-    encoder.eval()  # so that the probe of the dimension leaves BatchNorm's statistics alone
+class JEPA(nn.Module):
+    """Everything that is trained: ``encoder`` (evaluated later), ``projector``, ``objective`` (with its predictor)."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        projector: nn.Module,
+        objective: sj.HamJEPAObjective | sj.LeJEPAObjective,
+        *,
+        bf16: bool,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder.to(memory_format=torch.channels_last)
+        self.projector = projector
+        self.objective = objective
+        self.bf16 = bf16
+
+    def forward(self, images: Tensor) -> sj.ObjectiveOutput:
+        """Loss and terms of views ``(V, B, 3, H, W)``, encoded in one forward pass over the stacked batch."""
+        stacked = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            embeddings = self.projector(self.encoder(stacked))
+        output: sj.ObjectiveOutput = self.objective(embeddings.unflatten(0, images.shape[:2]))
+        return output
+
+
+def build_model(recipe: Recipe, image_shape: torch.Size) -> JEPA:
+    """The recipe's encoder, projector and objective, for images of this shape."""
+    encoder = build_encoder(recipe).eval()  # so that the probe of the dimension leaves BatchNorm's statistics alone
     with torch.no_grad():
         dim = encoder(torch.zeros(1, *image_shape)).shape[-1]
     projector = build_projector(recipe, dim)
     objective = build_objective(recipe, dim if recipe.encoder.projector == "identity" else recipe.encoder.projector_dim)
-    return nn.ModuleDict({"encoder": encoder, "projector": projector, "objective": objective}).train()
+    return JEPA(encoder, projector, objective, bf16=recipe.train.precision == "bf16").train()
 
 
-def build_optimizer(recipe: Recipe, model: nn.ModuleDict) -> torch.optim.AdamW:
+def build_optimizer(recipe: Recipe, model: JEPA) -> torch.optim.AdamW:
     """AdamW on everything; the predictor may have its own learning rate."""
     o = recipe.optim
-    own = list(model["objective"].parameters())
-    rest = [*model["encoder"].parameters(), *model["projector"].parameters()]
+    own = list(model.objective.parameters())
+    rest = [*model.encoder.parameters(), *model.projector.parameters()]
     groups: list[dict[str, list[nn.Parameter] | float]] = [{"params": rest, "base_lr": o.lr}]
     if own:
         groups.append({"params": own, "base_lr": o.lr if recipe.predictor.lr is None else recipe.predictor.lr})

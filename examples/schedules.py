@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
 
 import symplectic_jepa as sj
 from examples.config import Recipe
@@ -28,13 +27,14 @@ class Schedules:
         progress = (step - warmup) / max(1, self.total - 1 - warmup)
         return o.final_factor + (1 - o.final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def apply(self, step: int, optimizer: torch.optim.Optimizer, objective: nn.Module) -> None:
+    def apply(
+        self, step: int, optimizer: torch.optim.Optimizer, objective: sj.HamJEPAObjective | sj.LeJEPAObjective
+    ) -> None:
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * self.lr_factor(step)
         if step % self.steps_per_epoch:
             return
         epoch = step // self.steps_per_epoch + 1
-        assert isinstance(objective, (sj.HamJEPAObjective, sj.LeJEPAObjective))
         objective.set_regularizer_scale(_ramp(epoch, self.recipe.optim.regularizer_warmup_epochs))
         hamiltonian = getattr(getattr(objective, "predictor", None), "hamiltonian", None)
         if isinstance(hamiltonian, sj.SeparableHamiltonian):

@@ -19,8 +19,10 @@ from examples.compare import compare
 from examples.config import RECIPES, load_recipe
 from examples.data import load_data
 from examples.evaluate import encode
+from examples.launch import Ranks, ranks
 from examples.schedules import Schedules
-from examples.train import epoch_batches, make_views, train
+from examples.train import epoch_batches, make_views
+from examples.train import train as train_on
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -31,6 +33,11 @@ TINY = [
 
 def tiny(out, *overrides):
     return load_recipe("textures", [*TINY, f"train.out={out}", *overrides])
+
+
+def train(recipe):
+    with ranks("cpu") as mine:
+        return train_on(recipe, load_data(recipe.data), mine)
 
 
 def logged(out):
@@ -78,8 +85,8 @@ def test_a_run_stopped_in_the_middle_and_resumed_equals_an_uninterrupted_one(met
 def test_a_killed_process_resumes_to_the_same_run(tmp_path):
     def command(out, *more):
         return [sys.executable, "-c",
-                "import sys, torch; torch.set_num_threads(1); from examples.config import load_recipe;"
-                "from examples.train import train; train(load_recipe('textures', sys.argv[1:]))",
+                "import sys, torch; torch.set_num_threads(1); from tests.test_examples import train, load_recipe;"
+                "train(load_recipe('textures', sys.argv[1:]))",
                 *TINY, "train.epochs=4", f"train.out={out}", *more]  # fmt: skip
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -196,7 +203,7 @@ def test_recipes_and_library_presets_agree(method):
 
 def test_encoder_of_the_cifar_recipe_is_the_papers():
     model = methods.build_model(load_recipe("cifar100"), torch.Size([3, 32, 32]))
-    assert model["objective"].predictor.hamiltonian.dim == 1024
+    assert model.objective.predictor.hamiltonian.dim == 1024
     assert model.training
 
 
@@ -217,7 +224,7 @@ def test_residual_scale_and_regularizers_warm_up_by_epoch():
     recipe = load_recipe("textures", overrides)
     model = methods.build_model(recipe, torch.Size([3, 32, 32]))
     optimizer = methods.build_optimizer(recipe, model)
-    objective, schedules = model["objective"], Schedules(recipe, steps_per_epoch=10)
+    objective, schedules = model.objective, Schedules(recipe, steps_per_epoch=10)
     seen = []
     for step in (0, 10, 20, 30, 40):
         schedules.apply(step, optimizer, objective)
@@ -243,7 +250,7 @@ def test_local_views_are_smaller_crops_after_the_global_ones(tmp_path):
                   "augment.blur_prob=0", "augment.grayscale_prob=0")  # fmt: skip
     data = load_data(recipe.data)
     image = torch.arange(32).repeat(32, 1).mul(8).to(torch.uint8).expand(16, 3, 32, 32)  # a ramp: its range is the crop
-    views = make_views(recipe, data)(image, 0).unflatten(0, (5, 16))
+    views = make_views(recipe, data, Ranks(0, 1, torch.device("cpu")))(image, 0)
     spread = (views.amax((-3, -2, -1)) - views.amin((-3, -2, -1))).mean(1)
     assert spread[2:].max() < spread[:2].min()
     train(tiny(tmp_path / "run", "train.epochs=1", "data.local_views=1"))
@@ -256,9 +263,9 @@ def test_the_baseline_may_have_a_global_encoder_and_a_projector(tmp_path):
     train(recipe)
     data = load_data(recipe.data)
     model = methods.build_model(recipe, data.train_images.shape[1:])
-    features = encode(recipe, model["encoder"], data)
+    features = encode(recipe, model.encoder, data)
     assert {name: part[0].shape for name, part in features.items()} == {"z": (96, 24)}
-    assert model["projector"](torch.randn(4, 24)).shape == (4, 8)
+    assert model.projector(torch.randn(4, 24)).shape == (4, 8)
 
 
 def test_cifar100_reads_the_official_layout_and_keeps_the_first_classes():
