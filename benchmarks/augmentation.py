@@ -1,7 +1,7 @@
 """Could kornia do it? Its pixels against torchvision's, and its time against examples/augment.py.
 
-    python -m pip install --no-deps --target /tmp/kornia_site kornia kornia_rs
-    PYTHONPATH=/tmp/kornia_site python -m benchmarks.augmentation
+    python -m pip install --no-deps --target .kornia kornia kornia_rs
+    PYTHONPATH=.kornia python -m benchmarks.augmentation
 
 Prints the tables of docs/augmentation.md. Needs kornia 0.9 or newer, which is not a dependency.
 """

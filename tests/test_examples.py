@@ -60,22 +60,26 @@ class StoppedError(Exception):
     pass
 
 
+def train_until(recipe, step, monkeypatch):
+    """Train until just before ``step``, and break off there."""
+    apply = Schedules.apply
+
+    def stop(self, at, *args):
+        if at == step:
+            raise StoppedError
+        apply(self, at, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Schedules, "apply", stop)
+        with pytest.raises(StoppedError):
+            train(recipe)
+
+
 @pytest.mark.parametrize("method", ["hamjepa", "mlp_hjepa", "sigreg"])
 def test_a_run_stopped_in_the_middle_and_resumed_equals_an_uninterrupted_one(method, tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(tiny(whole, f"method={method}"))
-    apply, calls = Schedules.apply, []
-
-    def stop_in_the_second_epoch(self, step, *args):
-        calls.append(step)
-        if step == 4:
-            raise StoppedError
-        apply(self, step, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Schedules, "apply", stop_in_the_second_epoch)
-        with pytest.raises(StoppedError):
-            train(tiny(parts, f"method={method}"))
+    train_until(tiny(parts, f"method={method}"), 4, monkeypatch)
     assert torch.load(parts / "checkpoint.pt", weights_only=True)["step"] == 3
     torch.rand(7)  # the global generator has moved on, which must not matter
     train(tiny(parts, f"method={method}", "train.resume=true"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tests.test_examples import TINY, logged, tiny, train
+from tests.test_examples import TINY, logged, tiny, train, train_until
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,16 +22,10 @@ def torchrun(processes, *overrides):
     )  # fmt: skip
 
 
-def test_two_ranks_train_and_another_number_of_ranks_goes_on(tmp_path):
-    """The first half on one process, the second on two: same batches, same schedule, one log."""
+def test_two_ranks_train_and_another_number_of_ranks_goes_on(tmp_path, monkeypatch):
+    """The first epoch on one process, the second on two: same batches, same schedule, one log."""
     out = tmp_path / "run"
-    train(tiny(out, "train.epochs=1"))
-    recipe = (out / "recipe.yaml").read_text()
-    # The same recipe, of two epochs, interrupted after the first.
-    state = torch.load(out / "checkpoint.pt", weights_only=True)
-    state["recipe"] = recipe.replace("epochs: 1\n", "epochs: 2\n", 1)
-    (out / "recipe.yaml").write_text(state["recipe"])
-    torch.save(state, out / "checkpoint.pt")
+    train_until(tiny(out), 4, monkeypatch)
     result = torchrun(2, f"train.out={out}", "train.resume=true")
     assert result.returncode == 0, result.stderr[-3000:]
     lines = logged(out)

@@ -45,7 +45,7 @@ def spd(name: str, matrix: Tensor, *, semidefinite: bool = False, like: Tensor |
 
 def scalar(name: str, value: float | Tensor, *, positive: bool = False, like: Tensor | None = None) -> Tensor:
     """Return ``value`` as a float64 tensor (on the device of ``like``) if it is finite and (if asked) positive."""
-    x = torch.as_tensor(value, device=None if like is None else like.device).to(torch.float64)
+    x = torch.as_tensor(value, dtype=torch.float64, device=None if like is None else like.device)
     if not x.isfinite().all() or (positive and (x <= 0).any()):
         raise ValueError(f"{name} must be a finite number{' > 0' if positive else ''}, got {value!r}")
     return x
@@ -53,7 +53,8 @@ def scalar(name: str, value: float | Tensor, *, positive: bool = False, like: Te
 
 def trace(matrix: Tensor) -> Tensor:
     """``tr``: ``(..., d, d)`` to ``(...)``."""
-    return matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
+    total: Tensor = matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return total
 
 
 def positive_trace(name: str, matrix: Tensor) -> Tensor:
@@ -72,10 +73,11 @@ class _SymmetricRoot(torch.autograd.Function):
         values, vectors = torch.linalg.eigh(matrix)
         root = values.clamp(min=0).sqrt()
         ctx.save_for_backward(root, vectors)
-        return (vectors * root.unsqueeze(-2)) @ vectors.mT
+        result: Tensor = (vectors * root.unsqueeze(-2)) @ vectors.mT
+        return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         # S² = H gives S dS + dS S = dH: in the eigenbasis of S, dS_ij = dH_ij / (s_i + s_j), and so its adjoint.
         root, vectors = ctx.saved_tensors
@@ -88,3 +90,11 @@ def symmetric_root(matrix: Tensor) -> Tensor:
     """``H^{1/2}`` of symmetric positive definite ``(..., d, d)``."""
     root: Tensor = _SymmetricRoot.apply(matrix)
     return root
+
+
+def in_metric(H: Tensor, cov: Tensor) -> Tensor:
+    """``LᵀΣL`` with ``H = LLᵀ``: the spectrum, trace and norm of ``H^{1/2} Σ H^{1/2}``."""
+    # It is H^{1/2} Σ H^{1/2} up to a rotation, without an eigendecomposition of H.
+    factor = torch.linalg.cholesky(H)
+    matrix: Tensor = factor.mT @ cov @ factor
+    return (matrix + matrix.mT) / 2

@@ -1,0 +1,69 @@
+"""What the marginals of two views leave open: their coupling."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from symplectic_jepa.theory._inputs import scalar, spd, square
+
+
+class ConditionalLaw(NamedTuple):
+    """``z_b | z_a ~ N(predictor @ z_a, residual_cov)``; both ``(..., d, d)``."""
+
+    predictor: Tensor
+    residual_cov: Tensor
+
+
+def conditional_law(cov: Tensor, cross: Tensor) -> ConditionalLaw:
+    r"""``z_b | z_a ~ N(CΣ⁻¹ z_a, Σ − CΣ⁻¹Cᵀ)`` for views with the same marginal [paper, proposition 3.9].
+
+    Args:
+        cov: ``Σ = E z_a z_aᵀ = E z_b z_bᵀ``, ``(..., d, d)``, positive definite.
+        cross: ``C = E z_b z_aᵀ``, ``(..., d, d)``, any matrix for which the joint covariance is one.
+
+    Returns:
+        The best predictor of one view from the other, and the covariance of what it misses.
+
+    Raises:
+        ValueError: if ``cov`` is not symmetric positive definite, the shapes differ, or no pair of views has this
+            ``cross``.
+    """
+    cov, cross = spd("cov", cov), square("cross", cross)
+    if cross.shape[-1] != cov.shape[-1]:
+        raise ValueError(f"cross must have shape (..., {cov.shape[-1]}, {cov.shape[-1]}), got {tuple(cross.shape)}")
+    factor = torch.linalg.cholesky(cov)
+    # With Σ = LLᵀ and K = C L⁻ᵀ: CΣ⁻¹ = K L⁻¹ and CΣ⁻¹Cᵀ = KKᵀ. The singular values of L⁻¹K, the canonical
+    # correlations of the two views, are at most 1 exactly if the joint covariance is positive semi-definite.
+    half = torch.linalg.solve_triangular(factor.mT, cross, upper=True, left=False)
+    correlations = torch.linalg.svdvals(torch.linalg.solve_triangular(factor, half, upper=False).detach())
+    largest = correlations[..., 0].max().item()
+    if largest > 1 + 1e-5:
+        raise ValueError(
+            f"cross must leave the joint covariance positive semi-definite: a canonical correlation of at most 1 "
+            f"was expected, got {largest:.6g}"
+        )
+    predictor = torch.linalg.solve_triangular(factor, half, upper=False, left=False)
+    return ConditionalLaw(predictor, cov - half @ half.mT)
+
+
+def scaled_coupling(cov: Tensor, rho: float | Tensor) -> Tensor:
+    r"""``C = ρΣ``: one marginal, and for each ``ρ`` another predictor, ``ρ z_a`` [paper, proposition 3.9].
+
+    Args:
+        cov: ``Σ``, ``(..., d, d)``, positive definite.
+        rho: ``−1 < ρ < 1``, a number or ``(...)``.
+
+    Returns:
+        The cross-covariance ``(..., d, d)``.
+
+    Raises:
+        ValueError: if ``cov`` is not symmetric positive definite or ``rho`` out of range.
+    """
+    cov = spd("cov", cov)
+    factor = scalar("rho", rho, like=cov)
+    if (factor.abs() >= 1).any():
+        raise ValueError(f"rho must lie strictly between -1 and 1, got {rho!r}")
+    return factor[..., None, None] * cov

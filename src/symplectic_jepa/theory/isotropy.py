@@ -1,0 +1,137 @@
+"""What a covariance chosen without regard to the geometry costs, Euclidean isotropy first of all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from symplectic_jepa import _checks
+from symplectic_jepa.theory._inputs import in_metric, positive_trace, scalar, spd, symmetric_root, trace
+
+
+def isotropic_covariance(H: Tensor, budget: float | Tensor) -> Tensor:
+    r"""``(c / tr H) I``, the only Euclidean-isotropic covariance with ``tr(HΣ) = c`` [paper, equation 13].
+
+    Args:
+        H: geometry ``(..., d, d)``.
+        budget: ``c > 0``.
+
+    Returns:
+        ``(..., d, d)``.
+
+    Raises:
+        ValueError: if ``H`` is not symmetric positive definite, or the budget not positive.
+    """
+    H = spd("H", H)
+    scale = scalar("budget", budget, positive=True, like=H) / trace(H)
+    return scale[..., None, None] * torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
+
+
+def price_of_isotropy(H: Tensor) -> Tensor:
+    r"""``d λ_max(H) / tr(H) ≥ 1``: worst-case variance of isotropy over that of the oracle [paper, theorem 3.4].
+
+    Args:
+        H: geometry ``(..., d, d)``.
+
+    Returns:
+        ``(...)``, in ``[1, d)``; 1 only for ``H ∝ I``. It is the `regret` of the shape ``I``.
+
+    Raises:
+        ValueError: if ``H`` is not symmetric positive definite.
+    """
+    return _peak_over_mean(spd("H", H))
+
+
+def whiten(z: Tensor, H: Tensor) -> Tensor:
+    r"""``H^{1/2} z``, which is isotropic with scale ``a`` iff ``Cov z = a H⁻¹`` [paper, proposition 3.5].
+
+    Args:
+        z: samples ``(..., N, d)``.
+        H: geometry ``(..., d, d)``, the symmetric root of which is taken (differentiable, also at ``H = I``).
+
+    Returns:
+        ``(..., N, d)`` in the dtype of ``z``.
+
+    Raises:
+        ValueError: if ``H`` is not symmetric positive definite, or ``z`` has not ``d`` columns.
+    """
+    H = spd("H", H)
+    if z.ndim < 2 or z.shape[-1] != H.shape[-1]:
+        raise ValueError(f"z must have shape (..., N, {H.shape[-1]}), got {tuple(z.shape)}")
+    return (z.to(H.dtype) @ symmetric_root(H)).to(z.dtype)
+
+
+def metric_anisotropy(H: Tensor, cov: Tensor) -> Tensor:
+    r"""``‖M − aI‖_F / ‖M‖_F`` for ``M = H^{1/2} Σ H^{1/2}`` and ``a = tr(M)/d`` [paper, proposition 3.5].
+
+    Args:
+        H: geometry ``(..., d, d)``.
+        cov: ``Σ``, ``(..., d, d)``, positive semi-definite and not zero.
+
+    Returns:
+        ``(...)``: 0 iff ``Σ = a H⁻¹``, at most ``√(1 − 1/d)``, which a covariance of rank 1 has.
+
+    Raises:
+        ValueError: if a matrix is not what it has to be, or the two differ in ``d``.
+    """
+    H = spd("H", H)
+    whitened = in_metric(H, spd("cov", cov, semidefinite=True, like=H))
+    mean = positive_trace("cov", whitened) / H.shape[-1]
+    eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
+    off: Tensor = torch.linalg.matrix_norm(whitened - mean[..., None, None] * eye)
+    size: Tensor = torch.linalg.matrix_norm(whitened)
+    return off / size
+
+
+def regret(H: Tensor, shape: Tensor) -> Tensor:
+    r"""``d λ_max(H^{1/2} S H^{1/2}) / tr(HS)``: the price of a fixed covariance shape ``S`` [paper, theorem 3.8].
+
+    The ratio of worst-case variances of ``Σ = c S / tr(HS)`` and of the oracle `minimax_covariance`; the budget, and
+    the scales of ``H`` and of ``S``, cancel.
+
+    Args:
+        H: geometry ``(..., d, d)``.
+        shape: ``S``, ``(..., d, d)``, positive semi-definite and not zero (the covariance of an encoder, say).
+
+    Returns:
+        ``(...)``, in ``[1, d]``: 1 iff ``S ∝ H⁻¹``, and ``d`` only if ``S`` has rank 1.
+
+    Raises:
+        ValueError: if a matrix is not what it has to be, or the two differ in ``d``.
+    """
+    H = spd("H", H)
+    return _peak_over_mean(in_metric(H, spd("shape", shape, semidefinite=True, like=H)))
+
+
+def adversarial_geometry(shape: Tensor, *, epsilon: float = 1e-3) -> Tensor:
+    r"""A geometry under which ``S`` has the regret ``d / (1 + (d − 1)ε)``, towards ``d`` [paper, theorem 3.8].
+
+    With ``S = LLᵀ``, ``H = L⁻ᵀ diag(1, ε, …, ε) L⁻¹``: then ``LᵀHL``, which has the eigenvalues of ``HS``, is that
+    diagonal. (The paper's proof takes the symmetric root of ``S`` in place of ``L``.)
+
+    Args:
+        shape: ``S``, ``(..., d, d)``, positive definite.
+        epsilon: ``0 < ε ≤ 1``, the smaller the worse.
+
+    Returns:
+        ``(..., d, d)``.
+
+    Raises:
+        ValueError: if ``shape`` is not symmetric positive definite, or ``epsilon`` out of range.
+    """
+    if _checks.finite("epsilon", epsilon, minimum=0.0, exclusive=True) > 1:
+        raise ValueError(f"epsilon must be a number above 0 and at most 1, got {epsilon!r}")
+    factor = torch.linalg.cholesky(spd("shape", shape))
+    values = factor.new_ones(factor.shape[-1:])
+    values[1:] = epsilon
+    inverse = torch.linalg.solve_triangular(
+        factor, torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device), upper=False
+    )
+    geometry: Tensor = inverse.mT @ (values[:, None] * inverse)
+    return geometry
+
+
+def _peak_over_mean(matrix: Tensor) -> Tensor:
+    mean = positive_trace("shape", matrix) / matrix.shape[-1]
+    values: Tensor = torch.linalg.eigvalsh(matrix)
+    return values[..., -1] / mean

@@ -1,0 +1,63 @@
+"""The oracle covariance as the position marginal of a Gibbs law on phase space, and the flow that keeps it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from symplectic_jepa.theory._inputs import scalar, spd
+from symplectic_jepa.theory.geometry import minimax_covariance, minimax_value
+
+
+class QuadraticLift(NamedTuple):
+    """Independent centred Gaussians: ``q`` with ``position_cov``, ``p`` with ``momentum_cov``, both ``(..., d, d)``."""
+
+    position_cov: Tensor
+    momentum_cov: Tensor
+
+
+def quadratic_lift(H: Tensor, budget: float | Tensor) -> QuadraticLift:
+    r"""Gibbs law ``∝ exp(−β(½qᵀHq + ½‖p‖²))`` at ``β = d/c`` [paper, proposition 3.6].
+
+    ``q ~ N(0, (c/d) H⁻¹)``, the `maximum_entropy_law`, and ``p ~ N(0, (c/d) I)``, independent of it: position and
+    momentum carry the energy ``c/2`` each.
+
+    Args:
+        H: geometry ``(..., d, d)``.
+        budget: ``c > 0``.
+
+    Returns:
+        The covariances of ``q`` and of ``p``.
+
+    Raises:
+        ValueError: if ``H`` is not symmetric positive definite, or the budget not positive.
+    """
+    position = minimax_covariance(H, budget)
+    eye = torch.eye(position.shape[-1], dtype=position.dtype, device=position.device)
+    momentum = minimax_value(H, budget)[..., None, None] * eye
+    return QuadraticLift(position, momentum.expand_as(position))
+
+
+def quadratic_flow(H: Tensor, time: float | Tensor) -> Tensor:
+    r"""``exp(t [[0, I], [−H, 0]])``: the exact flow of ``q̇ = p``, ``ṗ = −Hq`` [paper, equation 22].
+
+    It is symplectic and leaves `quadratic_lift` invariant: what `QuadraticHamiltonian` and an integrator approximate.
+
+    Args:
+        H: geometry ``(..., d, d)``.
+        time: ``t``, a number or ``(...)``; may be negative.
+
+    Returns:
+        ``(..., 2d, 2d)``, to be applied to columns ``[q; p]``.
+
+    Raises:
+        ValueError: if ``H`` is not symmetric positive definite, or the time not finite.
+    """
+    H = spd("H", H)
+    zero = torch.zeros_like(H)
+    eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device).expand_as(H)
+    generator = torch.cat((torch.cat((zero, eye), -1), torch.cat((-H, zero), -1)), -2)
+    flow: Tensor = torch.linalg.matrix_exp(scalar("time", time, like=H)[..., None, None] * generator)
+    return flow
