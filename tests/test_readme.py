@@ -10,7 +10,7 @@ PAGES = [
     "README.md",
     "examples/README.md",
     "CONTRIBUTING.md",
-    *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md")),
+    *(str(p.relative_to(ROOT)) for p in [*ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")]),
 ]
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 

@@ -293,7 +293,7 @@ def test_conditional_law_is_the_regression_of_one_view_on_the_other():
 def test_one_marginal_many_predictors(rho):
     cov = spd(3, seed=8)
     law = theory.conditional_law(cov, theory.scaled_coupling(cov, rho))
-    close(law.predictor, rho * torch.eye(3))
+    close(law.predictor, rho * torch.eye(3, dtype=torch.float64))
     close(law.predictor @ cov @ law.predictor.T + law.residual_cov, cov)  # the marginal of z_b, whatever rho
     close(law.residual_cov, (1 - rho**2) * cov)
 

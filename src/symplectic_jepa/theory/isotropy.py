@@ -38,6 +38,11 @@ def price_of_isotropy(H: Tensor) -> Tensor:
 
     Raises:
         ValueError: if ``H`` is not symmetric positive definite.
+
+    Example:
+        >>> import torch
+        >>> price_of_isotropy(torch.diag(torch.tensor([3.0, 1.0]))).item()
+        1.5
     """
     return _peak_over_mean(spd("H", H))
 
