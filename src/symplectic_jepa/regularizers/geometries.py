@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
@@ -25,30 +24,11 @@ class Geometry(nn.Module, ABC):
         """Every eigenvalue of ``H``; one that all channels and both halves share stands there once."""
 
 
-class IdentityGeometry(Geometry):
-    """``H = I``: with it `HamSIGReg` is `SIGReg`."""
-
-    one: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("one", torch.ones(1), persistent=False)
-
-    @full_precision
-    def sqrt_apply(self, z: Tensor) -> Tensor:
-        """``z``."""
-        return z
-
-    def eigenvalues(self) -> Tensor:
-        """``(1,)``."""
-        return self.one
-
-
 class DiagonalGeometry(Geometry):
     """``H = diag(λ)`` with fixed ``λ``.
 
     Args:
-        diagonal: ``λ``, ``(D,)``, positive.
+        diagonal: ``λ``, positive, ``(D,)``, or ``(1,)`` for any ``D``.
 
     Raises:
         ValueError: if ``diagonal`` is not a vector of positive finite numbers.
@@ -65,63 +45,87 @@ class DiagonalGeometry(Geometry):
     @full_precision
     def sqrt_apply(self, z: Tensor) -> Tensor:
         """``λ_i^{1/2} z_i``: ``(..., D)`` to ``(..., D)``."""
-        if z.ndim == 0 or z.shape[-1] != len(self.diagonal):
+        if z.ndim == 0 or len(self.diagonal) not in (1, z.shape[-1]):
             raise ValueError(f"z must have shape (..., {len(self.diagonal)}), got {tuple(z.shape)}")
         return z * self.diagonal.to(z.dtype).sqrt()
 
     def eigenvalues(self) -> Tensor:
-        """``(D,)``."""
+        """``λ``."""
         return self.diagonal
 
 
-class _TokenGrid(Geometry):
-    """A function of frequency on the token grid, equal for ``q``, ``p`` and every channel.
+class IdentityGeometry(DiagonalGeometry):
+    """``H = I``: with it `HamSIGReg` is `SIGReg`."""
 
-    A state is ``[q | p]``, each half flattened in (row, column, channel) order. ``boundary="free"`` (Neumann: a border
-    token has fewer neighbours, as on an image) is diagonal in the DCT-II, computed as the FFT of the mirrored grid;
-    ``"periodic"`` (opposite borders touch) in the FFT itself.
+    def __init__(self) -> None:
+        super().__init__(torch.ones(1))
+
+
+class TokenGridGeometry(Geometry):
+    """A function of frequency on the token grid, the same for both halves of ``[q | p]`` and for every channel.
+
+    Each half is flattened in (row, column, channel) order. With ``boundary="free"`` (Neumann: the ends of a chain are
+    no neighbours, as on an image) the modes are the cosines of the DCT-II, reached by the FFT of the mirrored grid;
+    with ``"periodic"`` those of the FFT itself. Subclasses give the `eigenvalues` ``(rows, columns)``.
     """
 
-    frequency: Tensor
-    rows: Tensor
-    columns: Tensor
+    frequency: Tensor  # of every mode along both axes, (2, rows, columns), radians per token
+    fold: Tensor  # mode of every bin of the FFT, as an index into the flattened eigenvalues
 
-    def __init__(self, grid: int | tuple[int, int], *, halves: int, boundary: str) -> None:
+    def __init__(self, grid: int | tuple[int, int], *, halves: int = 2, boundary: str = "free") -> None:
         super().__init__()
         self.grid = (grid, 1) if isinstance(grid, int) else grid
-        for side in self.grid:
-            _checks.positive_int("grid", side)
         self.halves = _checks.positive_int("halves", halves)
         self.boundary = _checks.one_of("boundary", boundary, ("free", "periodic"))
-        index = [torch.arange(n) for n in self.grid]
-        turns = [k / (2 * n) if boundary == "free" else k.minimum(n - k) / n for k, n in zip(index, self.grid, strict=True)]
-        angles = [2 * math.pi * turn.double() for turn in turns]
+        h, w = (_checks.positive_int("grid", side) for side in self.grid)
+        modes, angles = [torch.arange(h), torch.arange(w)], []
+        for axis, n in enumerate((h, w)):
+            k = modes[axis]
+            angles.append((k if boundary == "free" else 2 * k.minimum(n - k)).double() * math.pi / n)
+            if boundary == "free":  # bins k and 2n − k of the mirrored axis are mode k; bin n is empty
+                modes[axis] = torch.cat((k, k[-1:], k[1:].flip(0)))
+        fold = modes[0][:, None] * w + modes[1][: len(modes[1]) // 2 + 1]  # the bins that rfft2 keeps
         self.register_buffer("frequency", torch.stack(torch.meshgrid(*angles, indexing="ij")), persistent=False)
-        if boundary == "free":  # mode k of the mirrored 2n tokens is DCT mode k; its copy is at 2n − k, at n there is 0
-            index = [torch.cat((k, k[-1:], k.flip(0)[:-1])) for k in index]
-        self.register_buffer("rows", index[0], persistent=False)
-        self.register_buffer("columns", index[1][: len(index[1]) // 2 + 1], persistent=False)
+        self.register_buffer("fold", fold, persistent=False)
 
     @full_precision
     def sqrt_apply(self, z: Tensor) -> Tensor:
-        """``H^{1/2} z`` of ``(..., halves · h · w · channels)``.
-
-        Raises:
-            ValueError: if the last dimension does not hold whole token grids.
-        """
-        h, w = self.grid
-        if z.ndim == 0 or z.shape[-1] == 0 or z.shape[-1] % (self.halves * h * w):
-            expected = f"a multiple of {self.halves} x {h} x {w} (halves x rows x columns)"
-            raise ValueError(f"z must have as its last dimension {expected}, got shape {tuple(z.shape)}")
-        x = z.unflatten(-1, (self.halves, h, w, z.shape[-1] // (self.halves * h * w)))
+        """``H^{1/2} z``: ``(..., halves · rows · columns · channels)`` to the same."""
+        blocks = (self.halves, *self.grid)
+        if z.ndim == 0 or z.shape[-1] == 0 or z.shape[-1] % math.prod(blocks):
+            raise ValueError(f"z must have a multiple of {blocks} (halves, rows, columns) last, got {tuple(z.shape)}")
+        x = z.unflatten(-1, (*blocks, z.shape[-1] // math.prod(blocks)))
         if self.boundary == "free":
             x = torch.cat((x, x.flip(-3)), -3)
             x = torch.cat((x, x.flip(-2)), -2)
-        root = self.eigenvalues().to(x.dtype).sqrt()[self.rows][:, self.columns]
-        filtered = torch.fft.rfft2(x, dim=(-3, -2)) * root[..., None]
-        x = torch.fft.irfft2(filtered, s=x.shape[-3:-1], dim=(-3, -2))
-        return x[..., :h, :w, :].flatten(-4)
+        root = self.eigenvalues().to(x.dtype).sqrt().flatten()[self.fold]
+        spectrum = torch.fft.rfft2(x, dim=(-3, -2)) * root[..., None]
+        x = torch.fft.irfft2(spectrum, s=x.shape[-3:-1], dim=(-3, -2))
+        return x[..., : self.grid[0], : self.grid[1], :].flatten(-4)
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
         return f"grid={self.grid}, halves={self.halves}, boundary={self.boundary!r}"
+
+
+class LaplacianGeometry(TokenGridGeometry):
+    """``H = κν + ε``, ``ν`` the graph Laplacian of a chain (``grid=L``) or grid (``grid=(rows, columns)``) of tokens.
+
+    Args:
+        grid: the tokens.
+        kappa: ``κ ≥ 0``, how stiff the bonds between neighbours are.
+        eps: ``ε > 0``, the smallest eigenvalue.
+        halves: 2 for a state ``[q | p]``, 1 for ``q`` or ``p`` alone.
+        boundary: ``"free"`` or ``"periodic"``, see `TokenGridGeometry`.
+    """
+
+    def __init__(
+        self, grid: int | tuple[int, int], *, kappa: float = 1.0, eps: float = 1.0, halves: int = 2, boundary: str = "free"
+    ) -> None:
+        super().__init__(grid, halves=halves, boundary=boundary)
+        self.kappa = _checks.finite("kappa", kappa, minimum=0.0)
+        self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
+
+    def eigenvalues(self) -> Tensor:
+        """``κ Σ_axes (2 − 2 cos f) + ε``, ``(rows, columns)``."""
+        return self.kappa * (2 - 2 * self.frequency.cos()).sum(0) + self.eps
