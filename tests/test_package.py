@@ -49,6 +49,7 @@ ROOMS = {  # room: the rooms that it may import
     "distributed": set(),
     "hamiltonians": set(),
     "regularizers": {"distributed"},
+    "theory": set(),
     "encoders": {"state"},
     "evaluation": {"state"},
     "integrators": {"hamiltonians"},

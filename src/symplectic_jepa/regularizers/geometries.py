@@ -25,14 +25,7 @@ class Geometry(nn.Module, ABC):
 
 
 class DiagonalGeometry(Geometry):
-    """``H = diag(λ)`` with fixed ``λ``.
-
-    Args:
-        diagonal: ``λ``, positive, ``(D,)``, or ``(1,)`` for any ``D``.
-
-    Raises:
-        ValueError: if ``diagonal`` is not a vector of positive finite numbers.
-    """
+    """``H = diag(λ)`` with fixed ``λ > 0``, ``(D,)``, or ``(1,)`` for any ``D``."""
 
     diagonal: Tensor
 
@@ -75,16 +68,18 @@ class TokenGridGeometry(Geometry):
     def __init__(self, grid: int | tuple[int, int], *, halves: int = 2, boundary: str = "free") -> None:
         super().__init__()
         self.grid = (grid, 1) if isinstance(grid, int) else grid
+        if len(self.grid) != 2:
+            raise ValueError(f"grid must be an int or (rows, columns), got {grid!r}")
         self.halves = _checks.positive_int("halves", halves)
         self.boundary = _checks.one_of("boundary", boundary, ("free", "periodic"))
-        h, w = (_checks.positive_int("grid", side) for side in self.grid)
-        modes, angles = [torch.arange(h), torch.arange(w)], []
-        for axis, n in enumerate((h, w)):
-            k = modes[axis]
-            angles.append((k if boundary == "free" else 2 * k.minimum(n - k)).double() * math.pi / n)
-            if boundary == "free":  # bins k and 2n − k of the mirrored axis are mode k; bin n is empty
-                modes[axis] = torch.cat((k, k[-1:], k[1:].flip(0)))
-        fold = modes[0][:, None] * w + modes[1][: len(modes[1]) // 2 + 1]  # the bins that rfft2 keeps
+        modes = [torch.arange(_checks.positive_int("grid", side)) for side in self.grid]
+        if boundary == "free":
+            angles = [k.double() * math.pi / len(k) for k in modes]
+            # Of a mirrored axis, bins k and 2n − k are mode k, and bin n is empty.
+            modes = [torch.cat((k, k[-1:], k[1:].flip(0))) for k in modes]
+        else:
+            angles = [k.minimum(len(k) - k).double() * 2 * math.pi / len(k) for k in modes]
+        fold = modes[0][:, None] * self.grid[1] + modes[1][: len(modes[1]) // 2 + 1]  # the bins that rfft2 keeps
         self.register_buffer("frequency", torch.stack(torch.meshgrid(*angles, indexing="ij")), persistent=False)
         self.register_buffer("fold", fold, persistent=False)
 
@@ -94,14 +89,14 @@ class TokenGridGeometry(Geometry):
         blocks = (self.halves, *self.grid)
         if z.ndim == 0 or z.shape[-1] == 0 or z.shape[-1] % math.prod(blocks):
             raise ValueError(f"z must have a multiple of {blocks} (halves, rows, columns) last, got {tuple(z.shape)}")
-        x = z.unflatten(-1, (*blocks, z.shape[-1] // math.prod(blocks)))
+        x = z.reshape(*z.shape[:-1], *blocks, z.shape[-1] // math.prod(blocks))
         if self.boundary == "free":
             x = torch.cat((x, x.flip(-3)), -3)
             x = torch.cat((x, x.flip(-2)), -2)
         root = self.eigenvalues().to(x.dtype).sqrt().flatten()[self.fold]
         spectrum = torch.fft.rfft2(x, dim=(-3, -2)) * root[..., None]
         x = torch.fft.irfft2(spectrum, s=x.shape[-3:-1], dim=(-3, -2))
-        return x[..., : self.grid[0], : self.grid[1], :].flatten(-4)
+        return x[..., : self.grid[0], : self.grid[1], :].reshape(z.shape)
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
@@ -120,7 +115,13 @@ class LaplacianGeometry(TokenGridGeometry):
     """
 
     def __init__(
-        self, grid: int | tuple[int, int], *, kappa: float = 1.0, eps: float = 1.0, halves: int = 2, boundary: str = "free"
+        self,
+        grid: int | tuple[int, int],
+        *,
+        kappa: float = 1.0,
+        eps: float = 1.0,
+        halves: int = 2,
+        boundary: str = "free",
     ) -> None:
         super().__init__(grid, halves=halves, boundary=boundary)
         self.kappa = _checks.finite("kappa", kappa, minimum=0.0)

@@ -93,6 +93,8 @@ class RadialGeometry(TokenGridGeometry):
         ValueError: if the grid has one token, or a setting is out of its range.
     """
 
+    ramps: Tensor
+
     def __init__(
         self,
         grid: int | tuple[int, int],
@@ -117,7 +119,7 @@ class RadialGeometry(TokenGridGeometry):
         self.register_buffer("ramps", steps.clamp(0, 1), persistent=False)
 
     def eigenvalues(self) -> Tensor:
-        """``λ``, ``(rows, columns)``, float32 or better, with a gradient to ``theta``."""
+        """``λ``, ``(rows, columns)``, with a gradient to ``theta``."""
         logits = torch.cat((self.theta, self.theta.new_full((1,), self.rest)))
         log_values = self.ramps.to(logits.dtype) @ (self.log_bound * logits.softmax(0)[:-1])
         return (log_values - log_values.mean()).exp()

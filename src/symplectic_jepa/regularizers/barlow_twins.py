@@ -1,0 +1,75 @@
+"""Barlow Twins: two views' cross-correlation matrix against the identity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from symplectic_jepa import _checks
+from symplectic_jepa._precision import full_precision
+from symplectic_jepa.distributed import count, wide_dtype, world_size
+from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
+from symplectic_jepa.regularizers.vicreg import mean_and_product, off_diagonal
+
+
+class BarlowTwins(BatchRegularizer):
+    r"""``Σ_i (1 − C_ii)² + λ Σ_{i≠j} C_ij²`` [arXiv:2103.03230].
+
+    ``C_ij = cov(a_i, b_j) / sqrt((var(a_i) + ε)(var(b_j) + ε))`` between coordinates of the two views, over the batch,
+    biased. The diagonal is an invariance term of its own. As a `Penalty` it needs ``views="separate"``.
+
+    Args:
+        redundancy: ``λ``.
+        eps: ``ε``, keeps the correlation of a constant coordinate finite.
+        sync: see `BatchRegularizer`.
+
+    Raises:
+        ValueError: if ``redundancy`` is negative or ``eps`` not positive.
+    """
+
+    def __init__(self, *, redundancy: float = 5e-3, eps: float = 1e-5, sync: bool = True) -> None:
+        super().__init__(sync=sync)
+        self.redundancy = _checks.finite("redundancy", redundancy, minimum=0.0)
+        self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
+
+    @full_precision
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """Two views to a scalar, the mean over leading dimensions.
+
+        Args:
+            x: the first view, ``(..., N, D)``, or both, ``(2, ..., N, D)``.
+            other: the second view, ``(..., N, D)``.
+
+        Raises:
+            ValueError: if there are not two views of one shape.
+        """
+        if other is not None:
+            if other.shape != x.shape:
+                raise ValueError(f"other must have the shape of x, {tuple(x.shape)}, got {tuple(other.shape)}")
+            x = torch.stack((x, other.to(x.dtype)))
+        return complete([self.reduction(x)], sync=self.sync)[0]
+
+    def reduction(self, x: Tensor) -> Reduction:
+        """Moments up to the second of views ``(2, ..., N, D)``; see `BatchRegularizer`."""
+        if x.ndim < 3 or x.shape[0] != 2:
+            raise ValueError(
+                f"x must hold two views, (2, ..., N, D), got {tuple(x.shape)}; a Penalty needs views='separate'"
+            )
+        n = _checks.samples("x", x, minimum=1 if self.sync and world_size() > 1 else 2).shape[-2]
+        _, product = mean_and_product(x[0], x[1])
+        local_var, local_mean = torch.var_mean(x, -2, correction=0)
+        mean = local_mean.to(wide_dtype(x))
+        square = n * (local_var.to(mean.dtype) + mean.square())
+
+        def finish(sums: list[Tensor]) -> Tensor:
+            total, first, second, cross = sums
+            means = first / total
+            std = ((second / total - means.square()).clamp_min(0) + self.eps).sqrt()
+            cov = cross / total - means[0][..., :, None] * means[1][..., None, :]
+            correlation = cov / (std[0][..., :, None] * std[1][..., None, :])
+            invariance = (1 - correlation.diagonal(dim1=-2, dim2=-1)).square().sum(-1).mean()
+            redundancy = off_diagonal(correlation).square().sum((-2, -1)).mean()
+            self.statistics = {"invariance": invariance.detach(), "redundancy": redundancy.detach()}
+            return (invariance + self.redundancy * redundancy).to(x.dtype)
+
+        return Reduction([count(n, x), n * mean, square, product], finish)

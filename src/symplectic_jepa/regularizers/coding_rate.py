@@ -1,0 +1,50 @@
+"""The coding rate: the bits, in nats, that it takes to tell the batch's features apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from symplectic_jepa import _checks
+from symplectic_jepa.distributed import count, wide_dtype, world_size
+from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
+from symplectic_jepa.regularizers.covariance import log_det_per_dim
+
+
+class CodingRate(BatchRegularizer):
+    r"""``−R(Z)``, ``R = ½ log det(I + D/(N ε²) ZᵀZ)``, to be minimised [MCR², arXiv:2006.08558; arXiv:2502.10385].
+
+    ``R`` is MCR²'s expansion term; the compression term, of views of one image, is the objective's prediction loss.
+    ``R`` grows with the scale of ``Z`` without bound: normalise the features, or use an `EnergyBudget` beside it.
+
+    Args:
+        eps: ``ε``, the distortion up to which features are encoded.
+        sync: see `BatchRegularizer`.
+
+    On one rank the smaller of ``ZᵀZ`` and ``ZZᵀ`` is used, over several ranks ``ZᵀZ``; in float64, since the ``I``
+    drowns in float32 beside the one large eigenvalue of collapsed features.
+
+    Raises:
+        ValueError: if ``eps`` is not positive.
+    """
+
+    def __init__(self, *, eps: float = 0.5, sync: bool = True) -> None:
+        super().__init__(sync=sync)
+        self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
+
+    def reduction(self, x: Tensor) -> Reduction:
+        """Sums of ``N`` and ``z zᵀ``; see `BatchRegularizer`."""
+        n, dim = _checks.samples("x", x).shape[-2:]
+        z = x.to(wide_dtype(x))
+        smaller = n < dim and not (self.sync and world_size() > 1)
+        total, product = count(n, x), z @ z.mT if smaller else z.mT @ z
+
+        def finish(sums: list[Tensor]) -> Tensor:
+            total, product = sums
+            size = product.shape[-1]
+            eye = torch.eye(size, dtype=product.dtype, device=product.device)
+            rate = 0.5 * size * log_det_per_dim(eye + product * (dim / self.eps**2 / total))
+            self.statistics = {"rate": rate.detach().mean()}
+            return -rate.mean().to(x.dtype)
+
+        return Reduction([total, product], finish)

@@ -1,0 +1,138 @@
+"""KerJEPA's maximum mean discrepancy to the standard Gaussian, of the whole features and of one-dimensional slices."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from symplectic_jepa import _checks
+from symplectic_jepa._precision import full_precision
+from symplectic_jepa.distributed import count, global_sums, wide_dtype, world_size
+from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
+from symplectic_jepa.regularizers.draws import Schedule, unit_directions
+
+_ENTRIES = 2**24  # of the kernel matrices that are held at once
+
+
+class MMD(BatchRegularizer):
+    r"""``MMD²`` between the features and ``N(0, I)`` in a Gaussian kernel [KerJEPA, arXiv:2512.19605].
+
+    ``mean_nm k(x_n, x_m) − 2 mean_n E k(x_n, g) + E k(g, g')`` with ``k(x, y) = exp(−‖x − y‖²/2σ²)``, ``g, g' ~ N(0, I)``,
+
+    ``E k(x, g) = (σ²/(σ² + 1))^{D/2} exp(−‖x‖²/2(σ² + 1))`` and ``E k(g, g') = (σ²/(σ² + 2))^{D/2}``.
+
+    This is the V-statistic (``n = m`` counts): never negative, of order ``1/N`` for Gaussian features. It needs every
+    pair of the global batch; `gathered_rows` says at what price.
+
+    Args:
+        bandwidth: ``σ``; by default ``√D``, since ``‖x − y‖²`` is about ``2D``: a fixed ``σ`` sees nothing in many
+            dimensions, where every kernel value is near 0.
+        sync: see `BatchRegularizer`.
+    """
+
+    def __init__(self, *, bandwidth: float | None = None, sync: bool = True) -> None:
+        super().__init__(sync=sync)
+        if bandwidth is not None:
+            bandwidth = _checks.finite("bandwidth", bandwidth, minimum=0.0, exclusive=True)
+        self.bandwidth = bandwidth
+
+    def reduction(self, x: Tensor) -> Reduction:
+        """The rows of all ranks; see `BatchRegularizer`."""
+        return Reduction(gathered_rows(_checks.samples("x", x), sync=self.sync), self._finish)
+
+    def _finish(self, sums: list[Tensor]) -> Tensor:
+        x, weights = sums
+        loss = squared_mmd(x, weights, self.bandwidth or math.sqrt(x.shape[-1])).mean().to(x.dtype)
+        self.statistics = {"mmd": loss.detach()}
+        return loss
+
+
+class SlicedMMD(MMD):
+    r"""The mean of the one-dimensional ``MMD²`` along random unit directions [KerJEPA, arXiv:2512.19605].
+
+    With ``σ = 1`` it is the Epps–Pulley integral that `SIGReg` approximates by quadrature, ``√(2π) N MMD²``. It costs
+    ``N²`` kernel values a slice, in memory a bounded number of them.
+
+    Args:
+        slices: number of directions ``M``, redrawn every training step.
+        bandwidth: ``σ``.
+        seed: seed of the directions.
+        sync: see `BatchRegularizer`.
+    """
+
+    def __init__(self, *, slices: int = 64, bandwidth: float = 1.0, seed: int = 0, sync: bool = True) -> None:
+        super().__init__(bandwidth=bandwidth, sync=sync)
+        self.slices = _checks.positive_int("slices", slices)
+        self.schedule = Schedule(unit_directions, seed=seed, every=1)
+
+    @full_precision
+    def forward(self, x: Tensor, *, directions: Tensor | None = None) -> Tensor:
+        """``(..., N, D)`` to a scalar; ``directions``: ``(D, M)``, unit columns, by default from the schedule."""
+        return complete([self.reduction(x, directions=directions)], sync=self.sync)[0]
+
+    def reduction(self, x: Tensor, *, directions: Tensor | None = None) -> Reduction:
+        """The projected rows of all ranks; see `BatchRegularizer`."""
+        dim = _checks.samples("x", x).shape[-1]
+        if directions is None:
+            directions = self.schedule(dim, self.slices, dtype=x.dtype, device=x.device)
+        elif directions.ndim != 2 or directions.shape[0] != dim:
+            raise ValueError(f"directions must have shape ({dim}, M), got {tuple(directions.shape)}")
+        rows = gathered_rows(x @ directions.to(x.dtype), sync=self.sync)
+        return Reduction(rows, lambda sums: self._finish([sums[0].mT[..., None], sums[1]]))
+
+
+def gathered_rows(x: Tensor, *, sync: bool) -> list[Tensor]:
+    """``x`` ``(..., N, D)`` and weights ``(N,)`` of 1, zero-padded so that their sums over ranks hold everyone's rows.
+
+    Pairs are not additive; rows so padded are, with the exact gradient. Over several ranks the numbers of rows are
+    exchanged first (a small collective that the host waits for: a synchronisation), then all rows travel, and every
+    rank computes all pairs. Where the sum is left out, the missing rows weigh 0.
+    """
+    n = x.shape[-2]
+    weights = x.new_ones(n)
+    if not sync or world_size() == 1:
+        return [x, weights]
+    rank = torch.distributed.get_rank()
+    sizes = global_sums([F.pad(count(n, x)[None], (rank, world_size() - rank - 1))])[0].long().tolist()
+    before, after = sum(sizes[:rank]), sum(sizes[rank + 1 :])
+    return [F.pad(x, (0, 0, before, after)), F.pad(weights, (before, after))]
+
+
+def squared_mmd(x: Tensor, weights: Tensor, bandwidth: float) -> Tensor:
+    """``MMD²`` of ``Σ w_n δ(x_n) / Σ w_n`` to ``N(0, I)``: ``(..., N, d)`` to ``(...)``, summed in float64."""
+    n, dim = x.shape[-2:]
+    wide, square = wide_dtype(x), bandwidth**2
+    pairs: Tensor = _KernelSum.apply(x.reshape(-1, n, dim), weights, square).reshape(x.shape[:-2])
+    cross = (weights * torch.exp(-x.square().sum(-1) / (2 * square + 2))).sum(-1, dtype=wide)
+    factor, target = (math.exp(-0.5 * dim * math.log1p(k / square)) for k in (1, 2))
+    total = weights.sum(dtype=wide)
+    return pairs / total.square() - 2 * factor * cross / total + target
+
+
+class _KernelSum(torch.autograd.Function):
+    """``Σ_nm w_n w_m k(x_n, x_m)`` of ``(G, N, d)``; the forward pass has the gradient too, and keeps no kernel."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Tensor, square: float) -> Tensor:
+        totals, grads, w = [], [], weights[:, None]
+        for part in torch.split(x, max(1, _ENTRIES // x.shape[-2] ** 2)):
+            y = part - part.mean(-2, keepdim=True)  # leaves the distances, and their digits where the mean is large
+            half = 0.5 * y.square().sum(-1)
+            kernel = (y @ y.mT).sub_(half[..., None]).sub_(half[..., None, :]).clamp_max_(0).div_(square).exp_()
+            mass = kernel @ w
+            totals.append((w.to(wide_dtype(x)) * mass).sum((-2, -1)))
+            if ctx.needs_input_grad[0]:
+                grads.append((kernel @ (w * y) - mass * y) * (2 / square * w))
+        ctx.save_for_backward(*([torch.cat(grads)] if grads else []))
+        return torch.cat(totals)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = ctx.saved_tensors
+        return grad * grad_total.to(grad.dtype)[:, None, None], None, None

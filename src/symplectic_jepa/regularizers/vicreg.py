@@ -1,0 +1,77 @@
+"""VICReg's variance and covariance terms."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from symplectic_jepa import _checks
+from symplectic_jepa.distributed import count, wide_dtype, world_size
+from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
+
+
+class VICReg(BatchRegularizer):
+    r"""``μ mean_i relu(γ − sqrt(C_ii + ε)) + ν (1/D) Σ_{i≠j} C_ij²``, ``C`` the unbiased covariance [arXiv:2105.04906].
+
+    The invariance term, the mean squared distance of two views, is the objective's prediction loss. VICReg sums over
+    its two views, this averages over leading dimensions: use ``Penalty(..., views="separate")`` and twice the weight.
+
+    Args:
+        variance: ``μ``.
+        covariance: ``ν``.
+        floor: ``γ``, the standard deviation below which a coordinate is pushed.
+        eps: ``ε``, keeps the gradient of the root finite at zero variance.
+        sync: see `BatchRegularizer`.
+
+    Raises:
+        ValueError: if a weight is negative, or ``floor`` or ``eps`` not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+        floor: float = 1.0,
+        eps: float = 1e-4,
+        sync: bool = True,
+    ) -> None:
+        super().__init__(sync=sync)
+        self.variance = _checks.finite("variance", variance, minimum=0.0)
+        self.covariance = _checks.finite("covariance", covariance, minimum=0.0)
+        self.floor = _checks.finite("floor", floor, minimum=0.0, exclusive=True)
+        self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
+
+    def reduction(self, x: Tensor) -> Reduction:
+        """Moments up to the second; see `BatchRegularizer`."""
+        n, dim = _checks.samples("x", x, minimum=1 if self.sync and world_size() > 1 else 2).shape[-2:]
+        mean, product = mean_and_product(x, x)
+
+        def finish(sums: list[Tensor]) -> Tensor:
+            total, first, second = sums
+            cov = (second - first[..., :, None] * first[..., None, :] / total) / (total - 1)
+            std = (cov.diagonal(dim1=-2, dim2=-1).clamp_min(0) + self.eps).sqrt()
+            hinge = torch.relu(self.floor - std).mean()
+            redundancy = off_diagonal(cov).square().sum((-2, -1)).mean() / dim
+            self.statistics = {"std": std.detach().mean(), "covariance": redundancy.detach()}
+            return (self.variance * hinge + self.covariance * redundancy).to(x.dtype)
+
+        return Reduction([count(n, x), n * mean, product], finish)
+
+
+def mean_and_product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of ``a`` and ``Σ_n a_n b_nᵀ`` of ``(..., N, D)``, for sums over ranks: float64 where there is one.
+
+    The ``N D²`` multiplications are those of samples centred on this rank, in their own dtype; only ``D²`` numbers are
+    added in float64, so that a large mean costs no digits.
+    """
+    wide = wide_dtype(a)
+    mean_a, mean_b = a.mean(-2, keepdim=True), b.mean(-2, keepdim=True)
+    centred = ((a - mean_a).mT @ (b - mean_b)).to(wide)
+    mean_a, mean_b = mean_a.to(wide), mean_b.to(wide)
+    return mean_a.squeeze(-2), torch.addcmul(centred, mean_a.mT, mean_b, value=a.shape[-2])
+
+
+def off_diagonal(matrix: Tensor) -> Tensor:
+    """``(..., D, D)`` with zeros on the diagonal."""
+    return matrix - torch.diag_embed(matrix.diagonal(dim1=-2, dim2=-1))
