@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
-from symplectic_jepa.hamiltonians import Hamiltonian
+from symplectic_jepa.hamiltonians import ControlledHamiltonian, Hamiltonian
 from symplectic_jepa.integrators import Integrator, leapfrog
+from symplectic_jepa.integrators._base import at_full_precision
 from symplectic_jepa.state import join_state, split_state
 
 
@@ -57,13 +58,14 @@ class Predictor(nn.Module):
 class HamiltonianPredictor(Predictor):
     r"""``ẑ = Φ_{±h}^S(z)`` by a symplectic integrator of a Hamiltonian [paper, eq. 28 and 29].
 
-    ``predictor(predictor(z), direction=-1)`` returns ``z`` to rounding.
+    ``predictor(predictor(z), direction=-1)`` returns ``z`` to rounding (with `implicit_midpoint`, to its solver's
+    error). The dynamics run in float32 or better under any autocast, float64 stays float64, whatever the integrator.
 
     Args:
         hamiltonian: the energy; the default integrator needs a separable one.
         dt: step size ``h > 0``.
         steps: number of steps ``S``.
-        integrator: a function like `leapfrog`.
+        integrator: a function like `leapfrog`; see `Integrator` for one of your own.
         learn_dt: see `Predictor`.
 
     Raises:
@@ -83,14 +85,29 @@ class HamiltonianPredictor(Predictor):
         self.hamiltonian = hamiltonian
         self.integrator = integrator
 
-    def forward(self, z: Tensor, *, direction: int = 1) -> Tensor:
+    def forward(self, z: Tensor, *, direction: int = 1, control: Tensor | None = None) -> Tensor:
         """Integrate states ``(..., 2d)``, forward or in reverse time.
+
+        Args:
+            z: states ``(..., 2d)``.
+            direction: 1 or −1.
+            control: the input ``u`` of a `ControlledHamiltonian`, ``(..., m)``, held over all steps; without one the
+                system runs free.
 
         Raises:
             ValueError: if ``direction`` is not 1 or −1, or ``z`` has an odd last dimension.
+            TypeError: if a ``control`` is given to a Hamiltonian that takes none.
         """
-        q, p = split_state(z)
-        return join_state(*self.integrator(self.hamiltonian, q, p, dt=self._signed_dt(direction), steps=self.steps))
+        h, hamiltonian = self._signed_dt(direction), self.hamiltonian
+        if control is not None:
+            if not isinstance(hamiltonian, ControlledHamiltonian):
+                raise TypeError(f"control needs a ControlledHamiltonian, got {type(hamiltonian).__name__}")
+            hamiltonian = hamiltonian.with_control(control)
+
+        def flow(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+            return self.integrator(hamiltonian, q, p, dt=h, steps=self.steps)
+
+        return join_state(*at_full_precision(flow, *split_state(z)))
 
 
 class ResidualMLPPredictor(Predictor):

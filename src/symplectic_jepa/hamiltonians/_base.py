@@ -6,22 +6,42 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from symplectic_jepa.hamiltonians._autograd import energy_gradient
+
 
 class Hamiltonian(nn.Module, ABC):
-    """An energy ``H(q, p)``; subclasses implement ``forward``.
+    """An energy ``H(q, p)``; subclasses implement ``forward``, and `gradient` where they know it in closed form.
 
-    Only the subclass `AbstractSeparable` may be given to the explicit integrators.
+    Only the subclass `AbstractSeparable` may be given to the explicit integrators; any other one is integrated by
+    `implicit_midpoint`. A Hamiltonian of your own is its energy::
+
+        class MagneticField(Hamiltonian):
+            def forward(self, q, p):
+                return 0.5 * (p - 0.3 * q.flip(-1)).square().sum(-1)
     """
 
     @abstractmethod
     def forward(self, q: Tensor, p: Tensor) -> Tensor:
         """Energies ``(...)`` of positions and momenta ``(..., d)``."""
 
+    def gradient(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        """``(∂H/∂q, ∂H/∂p)``, each ``(..., d)``; through autograd unless a subclass has a closed form.
+
+        Works in training (second derivatives flow through it), under ``no_grad`` and ``inference_mode``, and in a
+        full graph of ``torch.compile``.
+
+        Raises:
+            ValueError: if ``forward`` does not return one energy per state.
+            RuntimeError: if the energy is not connected to ``q`` or ``p`` through autograd.
+        """
+        dq, dp = energy_gradient(type(self).__name__, self.forward, q=q, p=p)
+        return dq, dp
+
 
 class AbstractSeparable(Hamiltonian):
-    r"""``H(q, p) = T(p) + V(q)`` with ``T(p) = ½‖p‖²`` [paper, eq. 26].
+    r"""``H(q, p) = T(p) + V(q)``, by default with ``T(p) = ½‖p‖²`` [paper, eq. 26].
 
-    The kinetic metric is fixed: a learnable one would let the encoder's scale constraints be met by
+    The kinetic metric is fixed by default: a learnable one would let the encoder's scale constraints be met by
     rescaling it. To write a Hamiltonian of your own, subclass this and implement `potential` and `force`::
 
         class Pendulum(AbstractSeparable):
@@ -30,6 +50,8 @@ class AbstractSeparable(Hamiltonian):
 
             def force(self, q):
                 return -q.sin()
+
+    For another kinetic energy override `kinetic` and its gradient `velocity`.
     """
 
     @abstractmethod
@@ -43,6 +65,14 @@ class AbstractSeparable(Hamiltonian):
     def kinetic(self, p: Tensor) -> Tensor:
         """``T(p) = ½‖p‖²``: ``(..., d)`` to ``(...)``."""
         return 0.5 * p.square().sum(-1)
+
+    def velocity(self, p: Tensor) -> Tensor:
+        """``∇T(p) = p``, the direction of a drift: ``(..., d)`` to ``(..., d)``."""
+        return p
+
+    def gradient(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        """``(∂H/∂q, ∂H/∂p) = (−force(q), velocity(p))``, each ``(..., d)``."""
+        return -self.force(q), self.velocity(p)
 
     def forward(self, q: Tensor, p: Tensor) -> Tensor:
         """``H(q, p) = T(p) + V(q)``: ``(..., d)`` twice to ``(...)``."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
+from symplectic_jepa.hamiltonians._autograd import check_energy, energy_gradient
 from symplectic_jepa.hamiltonians._base import AbstractSeparable
 
 
@@ -43,32 +43,14 @@ class PotentialHamiltonian(AbstractSeparable):
         Raises:
             ValueError: if the user's potential does not return one energy per state.
         """
-        energy: Tensor = self.potential_fn(q)
-        if energy.shape != q.shape[:-1]:
-            raise ValueError(
-                f"potential must map (..., d) to (...): for q of shape {tuple(q.shape)} expected "
-                f"{tuple(q.shape[:-1])}, got {tuple(energy.shape)}"
-            )
-        return energy
+        return check_energy("potential", self.potential_fn(q), q=q)
 
     def force(self, q: Tensor) -> Tensor:
         """``−∇V(q)`` through autograd: ``(..., d)`` to ``(..., d)``.
 
         Raises:
+            ValueError: if the user's potential does not return one energy per state.
             RuntimeError: if the potential is not connected to ``q`` through autograd.
         """
-        if torch.compiler.is_compiling():
-            # torch.autograd.grad(create_graph=True) cannot be traced with a double backward; func.grad can.
-            gradient: Tensor = torch.func.grad(lambda x: self.potential(x).sum())(q)
-            return -gradient
-        training = torch.is_grad_enabled()
-        with torch.inference_mode(False), torch.enable_grad():
-            # A leaf of its own unless the caller differentiates through q; a clone, if made in inference mode.
-            x = q if training and q.requires_grad else (q.clone() if q.is_inference() else q.detach())
-            if not x.requires_grad:
-                x.requires_grad_()
-            energy = self.potential(x).sum()
-            if not energy.requires_grad:
-                raise RuntimeError("potential(q) must depend on q through autograd; it returned a constant")
-            (grad,) = torch.autograd.grad(energy, x, create_graph=training)
-        return -grad
+        (gradient,) = energy_gradient("potential", self.potential_fn, q=q)
+        return -gradient

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -12,38 +10,10 @@ from torch import Tensor, nn
 
 from symplectic_jepa import _checks
 from symplectic_jepa.hamiltonians._base import AbstractSeparable
+from symplectic_jepa.hamiltonians.mlp import MLPHamiltonian
 
 
-def _gelu_prime(a: Tensor) -> Tensor:
-    # x Φ(x) has the derivative Φ(x) + x φ(x), with Φ and φ of the standard normal law.
-    cdf = 0.5 * (1 + torch.erf(a * math.sqrt(0.5)))
-    return cdf + a * torch.exp(-0.5 * a.square()) * (1 / math.sqrt(2 * math.pi))
-
-
-def _silu_prime(a: Tensor) -> Tensor:
-    s = torch.sigmoid(a)
-    return s * (1 + a * (1 - s))
-
-
-def _tanh_prime(a: Tensor) -> Tensor:
-    return 1 - torch.tanh(a).square()
-
-
-def _softplus(a: Tensor) -> Tensor:
-    # Not F.softplus: above its threshold that is the identity, so its derivative is not the sigmoid.
-    return torch.logaddexp(a, torch.zeros_like(a))
-
-
-# Smooth activations only: a ReLU potential has a piecewise constant force, which learns nothing from q.
-_ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "gelu": (F.gelu, _gelu_prime),
-    "silu": (F.silu, _silu_prime),
-    "tanh": (torch.tanh, _tanh_prime),
-    "softplus": (_softplus, torch.sigmoid),
-}
-
-
-class SeparableHamiltonian(AbstractSeparable):
+class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
     r"""``H(q, p) = ½‖p‖² + ½ c ‖q‖² + s · f(q)`` with an MLP ``f`` [paper, eq. 26 and appendix F.5].
 
     With layers ``a_l = W_l h_{l−1} + b_l``, ``h_l = φ(a_l)``, ``h_0 = q`` and ``f = w · h_depth``, the force is
@@ -58,14 +28,16 @@ class SeparableHamiltonian(AbstractSeparable):
         base_coeff: ``c``; keeps the dynamics alive when ``f`` learns a constant.
         residual_scale: ``s``; kept in a buffer, so a warm-up (`set_residual_scale`) neither recompiles nor breaks
             a captured graph.
+        learn_mass: learn a diagonal mass, ``T(p) = ½ pᵀM⁻¹p`` with ``M = diag(softplus(θ))``, starting at the
+            identity. Off by default, for the paper's reason (section 4.2): a fixed ``T`` stabilizes training, and
+            prevents the constraints on the scale of the states from being satisfied by rescaling a learnable
+            kinetic metric. It is for dynamics that are given, such as observed trajectories.
 
     Weights take part in the dtype of the state, so a float64 state is integrated in float64.
 
     Raises:
         ValueError: for a size below 1, an unknown activation or a coefficient that is not finite.
     """
-
-    residual_scale: Tensor
 
     def __init__(
         self,
@@ -76,62 +48,53 @@ class SeparableHamiltonian(AbstractSeparable):
         activation: str = "gelu",
         base_coeff: float = 0.1,
         residual_scale: float = 0.02,
+        learn_mass: bool = False,
     ) -> None:
-        super().__init__()
-        self.dim = _checks.positive_int("dim", dim)
-        _checks.positive_int("hidden_dim", hidden_dim)
-        _checks.positive_int("depth", depth)
-        self.activation = _checks.one_of("activation", activation, _ACTIVATIONS)
+        super().__init__(
+            _checks.positive_int("dim", dim),
+            hidden_dim=hidden_dim,
+            depth=depth,
+            activation=activation,
+            residual_scale=residual_scale,
+        )
+        self.dim = dim
         self.base_coeff = _checks.finite("base_coeff", base_coeff)
-        widths = [dim] + [hidden_dim] * depth
-        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
-        # No output bias: a constant added to V moves no state and would be a parameter without a gradient.
-        self.output = nn.Linear(hidden_dim, 1, bias=False)
-        scale = _checks.finite("residual_scale", residual_scale)
-        self.register_buffer("residual_scale", torch.tensor(scale))
+        # softplus⁻¹(1) = log(e − 1)
+        self.raw_mass = nn.Parameter(torch.full((dim,), math.log(math.expm1(1.0)))) if learn_mass else None
 
-    def set_residual_scale(self, scale: float) -> None:
-        """Set ``s`` in place, without a host synchronisation.
-
-        Raises:
-            ValueError: if ``scale`` is not finite.
-        """
-        self.residual_scale.fill_(_checks.finite("scale", scale))
+    @property
+    def mass(self) -> Tensor | None:
+        """The positive diagonal ``(dim,)`` of ``M`` when it is learned, else ``None`` (the identity)."""
+        return None if self.raw_mass is None else F.softplus(self.raw_mass)
 
     def potential(self, q: Tensor) -> Tensor:
         """``V(q) = ½ c ‖q‖² + s f(q)``: ``(..., dim)`` to ``(...)``."""
-        act, _ = _ACTIVATIONS[self.activation]
-        h = self._check(q)
-        for weight, bias in self._layers(q.dtype):
-            h = act(F.linear(h, weight, bias))
-        f = F.linear(h, self.output.weight.to(h.dtype)).squeeze(-1)
-        return 0.5 * self.base_coeff * q.square().sum(-1) + self.residual_scale.to(q.dtype) * f
+        self._check("q", q)
+        return 0.5 * self.base_coeff * q.square().sum(-1) + self._residual(q)
 
     def force(self, q: Tensor) -> Tensor:
         """``−∇V(q)`` in closed form: ``(..., dim)`` to ``(..., dim)``."""
-        act, act_prime = _ACTIVATIONS[self.activation]
-        h = self._check(q)
-        slopes: list[tuple[Tensor, Tensor]] = []
-        for i, (weight, bias) in enumerate(self._layers(q.dtype), start=1):
-            a = F.linear(h, weight, bias)
-            slopes.append((weight, act_prime(a)))
-            if i < len(self.hidden):
-                h = act(a)
-        grad = self.output.weight.to(q.dtype).squeeze(0)
-        for weight, slope in reversed(slopes):
-            grad = (grad * slope) @ weight
-        return -self.base_coeff * q - self.residual_scale.to(q.dtype) * grad
+        self._check("q", q)
+        return -self.base_coeff * q - self._residual_gradient(q)
 
-    def _layers(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-        for layer in self.hidden:
-            assert isinstance(layer, nn.Linear)
-            yield layer.weight.to(dtype), layer.bias.to(dtype)
+    def kinetic(self, p: Tensor) -> Tensor:
+        """``T(p) = ½ pᵀM⁻¹p``: ``(..., dim)`` to ``(...)``; ``½‖p‖²`` without a learned mass."""
+        return 0.5 * (p * self.velocity(p)).sum(-1)
 
-    def _check(self, q: Tensor) -> Tensor:
-        if q.ndim == 0 or q.shape[-1] != self.dim:
-            raise ValueError(f"q must have shape (..., {self.dim}), got {tuple(q.shape)}")
-        return q
+    def velocity(self, p: Tensor) -> Tensor:
+        """``∇T(p) = M⁻¹p``: ``(..., dim)`` to ``(..., dim)``; ``p`` itself without a learned mass."""
+        if self.raw_mass is None:
+            return p
+        self._check("p", p)
+        return p / F.softplus(self.raw_mass.to(p.dtype))
+
+    def _check(self, name: str, x: Tensor) -> None:
+        if x.ndim == 0 or x.shape[-1] != self.dim:
+            raise ValueError(f"{name} must have shape (..., {self.dim}), got {tuple(x.shape)}")
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
-        return f"dim={self.dim}, activation={self.activation!r}, base_coeff={self.base_coeff:g}"
+        return (
+            f"dim={self.dim}, activation={self.activation!r}, base_coeff={self.base_coeff:g}, "
+            f"learn_mass={self.raw_mass is not None}"
+        )

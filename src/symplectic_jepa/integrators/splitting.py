@@ -2,137 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+import math
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.hamiltonians import AbstractSeparable, Hamiltonian
+from symplectic_jepa.hamiltonians import AbstractSeparable
+from symplectic_jepa.integrators._base import at_full_precision, check_arguments
 
 
-class Integrator(Protocol):
-    """What a predictor asks of an integrator; `leapfrog` is one, a user's function may be another."""
+@dataclass(frozen=True)
+class Splitting:
+    r"""An explicit symplectic integrator of a separable Hamiltonian, as a table of coefficients.
 
-    def __call__(
-        self, hamiltonian: Any, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int
-    ) -> tuple[Tensor, Tensor]:
-        """``steps`` steps of size ``dt`` from ``(q, p)``; a negative ``dt`` inverts a positive one."""
+    One step of size ``h`` is kick k₀, drift d₀, kick k₁, …, drift dₙ₋₁, kick kₙ, with
 
+        kick k:  ``p ← p + k h F(q)``,  ``F = −∇V``;      drift d:  ``q ← q + d h v(p)``,  ``v = ∇T``.
 
-def leapfrog(
-    hamiltonian: AbstractSeparable, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int = 1
-) -> tuple[Tensor, Tensor]:
-    r"""Leapfrog (kick–drift–kick, velocity Verlet), order 2 and time-symmetric [paper, eq. 27 and 28].
+    Each is a shear, hence exactly symplectic and inverted by ``−h``, and so is their composition, whatever the
+    coefficients; these decide the order only. Neighbours of one kind, within a step or between two, are merged and
+    zeros left out, so the force is evaluated once per kick that remains.
 
-    ``p ← p + ½h F(q);  q ← q + h p;  p ← p + ½h F(q)`` with ``F = −∇V``, ``steps`` times. Adjacent half-kicks are
-    merged, so ``S`` steps cost ``S + 1`` force evaluations. Half-precision states, and all states under autocast,
-    are integrated in float32 and cast back; float64 stays float64.
+    Calling it is `leapfrog` with other coefficients, same arguments and errors. Where the table is no palindrome
+    (`symmetric` is False), a negative ``dt`` runs it backwards, so that it still inverts a positive one exactly; the
+    order of the updates then follows from the sign, and ``dt`` must be a float.
 
     Args:
-        hamiltonian: a separable Hamiltonian.
-        q: positions, ``(..., d)``.
-        p: momenta, ``(..., d)``.
-        dt: step size ``h`` (a float, or a scalar tensor when it is learned); ``−h`` is the exact inverse map.
-        steps: number of steps ``S``.
-
-    Returns:
-        ``(q, p)`` after ``S`` steps, with the inputs' shapes and dtypes.
+        name: for ``print``.
+        kicks: ``k₀ … kₙ``, summing to 1.
+        drifts: ``d₀ … dₙ₋₁``, summing to 1.
+        order: order of the global error in ``h``.
+        reference: where the coefficients come from.
 
     Raises:
-        TypeError: if the Hamiltonian is not separable (the map would not be symplectic), or a state not floating.
-        ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
+        ValueError: if there is not one kick more than drifts, or either does not sum to 1.
 
     Example:
         >>> import torch
         >>> from symplectic_jepa import QuadraticHamiltonian
+        >>> lam = 0.1931833275037836  # the least error of its kind: McLachlan (1995), SIAM J. Sci. Comput. 16, 151
+        >>> mclachlan = Splitting("McLachlan", kicks=(lam, 1 - 2 * lam, lam), drifts=(0.5, 0.5), order=2)
         >>> q, p = torch.randn(2, 8, 4, dtype=torch.float64)
-        >>> forward = leapfrog(QuadraticHamiltonian(4), q, p, dt=0.1, steps=5)
-        >>> back = leapfrog(QuadraticHamiltonian(4), *forward, dt=-0.1, steps=5)
-        >>> torch.allclose(back[0], q)
-        True
+        >>> forward = mclachlan(QuadraticHamiltonian(4), q, p, dt=0.1, steps=5)
+        >>> back = mclachlan(QuadraticHamiltonian(4), *forward, dt=-0.1, steps=5)
+        >>> torch.allclose(back[0], q), mclachlan.force_evaluations(steps=5)
+        (True, 11)
     """
-    return _kick_drift(hamiltonian, q, p, dt=dt, steps=steps, kicks=(0.5, 0.5), drifts=(1.0,))
 
+    name: str
+    kicks: tuple[float, ...]
+    drifts: tuple[float, ...]
+    order: int
+    reference: str = ""
 
-def symplectic_euler(
-    hamiltonian: AbstractSeparable, q: Tensor, p: Tensor, *, dt: float, steps: int = 1
-) -> tuple[Tensor, Tensor]:
-    r"""Symplectic Euler, order 1: ``p ← p + h F(q);  q ← q + h p`` with ``F = −∇V``, ``steps`` times.
+    def __post_init__(self) -> None:
+        if len(self.kicks) != len(self.drifts) + 1 or not self.drifts:
+            raise ValueError(
+                f"kicks must be one more than drifts, got {len(self.kicks)} kicks and {len(self.drifts)} drifts"
+            )
+        for name, coefficients in (("kicks", self.kicks), ("drifts", self.drifts)):
+            if not math.isclose(math.fsum(coefficients), 1.0, abs_tol=1e-12):
+                raise ValueError(f"{name} must sum to 1 to be consistent, got {math.fsum(coefficients)!r}")
+        _checks.positive_int("order", self.order)
 
-    The method is not time-symmetric: for a negative ``dt`` the two updates run in the opposite order, so that
-    ``−h`` is the exact inverse of ``h``. That order follows from the sign, so ``dt`` must be a float here.
+    @property
+    def symmetric(self) -> bool:
+        """Whether the step is its own adjoint: the table reads the same backwards."""
+        return self.kicks == self.kicks[::-1] and self.drifts == self.drifts[::-1]
 
-    Args:
-        hamiltonian: a separable Hamiltonian.
-        q: positions, ``(..., d)``.
-        p: momenta, ``(..., d)``.
-        dt: step size ``h``.
-        steps: number of steps.
+    def force_evaluations(self, steps: int = 1) -> int:
+        """How many times ``steps`` steps evaluate ``∇V``."""
+        return sum(is_kick for is_kick, _ in self._updates(steps))
 
-    Returns:
-        ``(q, p)`` after ``steps`` steps, with the inputs' shapes and dtypes.
+    def __call__(
+        self, hamiltonian: AbstractSeparable, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """``steps`` steps of size ``dt`` from ``(q, p)``, each ``(..., d)``; ``−dt`` is the exact inverse map.
 
-    Raises:
-        TypeError: if the Hamiltonian is not separable, a state not floating, or ``dt`` a tensor.
-        ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
-    """
-    return _kick_drift(hamiltonian, q, p, dt=dt, steps=steps, kicks=(1.0, 0.0), drifts=(1.0,))
-
-
-def _kick_drift(
-    hamiltonian: AbstractSeparable,
-    q: Tensor,
-    p: Tensor,
-    *,
-    dt: float | Tensor,
-    steps: int,
-    kicks: Sequence[float],
-    drifts: Sequence[float],
-) -> tuple[Tensor, Tensor]:
-    """Run ``steps`` × (kick k₀, drift d₀, kick k₁, …, drift, kick kₙ), merging each last kick with the next first.
-
-    Each kick ``(q, p + k h F(q))`` and drift ``(q + d h p, p)`` is a shear, hence exactly symplectic and inverted
-    by ``−h``; running the coefficients backwards with ``−h`` inverts their composition.
-    """
-    _check_arguments(hamiltonian, q, p, dt, steps)
-    if kicks != kicks[::-1] or drifts != drifts[::-1]:
-        if isinstance(dt, Tensor):
+        Raises:
+            TypeError: if the Hamiltonian is not separable (the map would not be symplectic), a state not floating,
+                or ``dt`` a tensor where the table is not symmetric.
+            ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
+        """
+        if not isinstance(hamiltonian, AbstractSeparable):
+            raise TypeError(
+                f"hamiltonian must be separable, H(q, p) = T(p) + V(q), got {type(hamiltonian).__name__}: an explicit "
+                "kick-drift scheme is not symplectic on any other. Subclass AbstractSeparable, wrap a potential in "
+                "PotentialHamiltonian, or integrate with implicit_midpoint."
+            )
+        check_arguments(q, p, dt, steps)
+        if isinstance(dt, Tensor) and not self.symmetric:
             raise TypeError("dt must be a float for an integrator that is not time-symmetric, got a tensor")
-        if dt < 0:
-            kicks, drifts = kicks[::-1], drifts[::-1]
-    sequence = [c for _ in range(steps) for c in zip(drifts, kicks[1:], strict=True)]
-    last = len(drifts)
+        updates = self._updates(steps)
+        if not self.symmetric and dt < 0:
+            updates.reverse()
 
-    q_dtype, p_dtype = q.dtype, p.dtype
-    dtype = torch.promote_types(torch.promote_types(q_dtype, p_dtype), torch.float32)
-    with torch.autocast(q.device.type, enabled=False):
-        q, p = q.to(dtype), p.to(dtype)
-        if kicks[0]:
-            p = p + (kicks[0] * dt) * hamiltonian.force(q)
-        for i, (drift, kick) in enumerate(sequence, start=1):
-            q = q + (drift * dt) * p
-            merged = kick + kicks[0] if i % last == 0 and i < len(sequence) else kick
-            if merged:
-                p = p + (merged * dt) * hamiltonian.force(q)
-    return q.to(q_dtype), p.to(p_dtype)
+        def flow(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+            for is_kick, coefficient in updates:
+                if is_kick:
+                    p = p + (coefficient * dt) * hamiltonian.force(q)
+                else:
+                    q = q + (coefficient * dt) * hamiltonian.velocity(p)
+            return q, p
 
+        return at_full_precision(flow, q, p)
 
-def _check_arguments(hamiltonian: Hamiltonian, q: Tensor, p: Tensor, dt: float | Tensor, steps: int) -> None:
-    if not isinstance(hamiltonian, AbstractSeparable):
-        raise TypeError(
-            f"hamiltonian must be separable, H(q, p) = T(p) + V(q), got {type(hamiltonian).__name__}: an explicit "
-            "kick-drift scheme is not symplectic on any other. Subclass AbstractSeparable, or wrap a potential in "
-            "PotentialHamiltonian."
-        )
-    _checks.positive_int("steps", steps)
-    if q.shape != p.shape or q.ndim == 0:
-        raise ValueError(f"q and p must share a shape (..., d), got {tuple(q.shape)} and {tuple(p.shape)}")
-    if not (q.is_floating_point() and p.is_floating_point()):
-        raise TypeError(f"q and p must be floating-point tensors, got {q.dtype} and {p.dtype}")
-    if isinstance(dt, Tensor):
-        if dt.ndim:
-            raise ValueError(f"dt must be a float or a scalar tensor, got shape {tuple(dt.shape)}")
-    else:
-        _checks.finite("dt", dt)
+    def _updates(self, steps: int) -> list[tuple[bool, float]]:
+        """``(is_kick, coefficient)`` of the whole rollout: no zeros, neighbours of one kind merged."""
+
+        step = [(True, self.kicks[0])]
+        for drift, kick in zip(self.drifts, self.kicks[1:], strict=True):
+            step += [(False, drift), (True, kick)]
+        updates: list[tuple[bool, float]] = []
+        for is_kick, coefficient in step * steps:
+            if not coefficient:
+                continue
+            if updates and updates[-1][0] == is_kick:
+                updates[-1] = (is_kick, updates[-1][1] + coefficient)
+            else:
+                updates.append((is_kick, coefficient))
+        return updates

@@ -1,0 +1,63 @@
+"""The gradient of an energy through autograd, in every setting that a Hamiltonian is called in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def check_energy(name: str, energy: Tensor, **states: Tensor) -> Tensor:
+    """Return ``energy`` if it holds one value per state, ``(...)`` for states ``(..., d)``."""
+    shape = next(iter(states.values())).shape
+    if energy.shape != shape[:-1]:
+        raise ValueError(
+            f"{name} must map (..., d) to (...): for {', '.join(states)} of shape {tuple(shape)} expected "
+            f"{tuple(shape[:-1])}, got {tuple(energy.shape)}"
+        )
+    return energy
+
+
+def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) -> tuple[Tensor, ...]:
+    """The partial derivatives of ``energy(*states)``, a ``(...)`` of states ``(..., d)``, one per state.
+
+    In training they carry a graph of their own (second derivatives); under ``no_grad`` and ``inference_mode`` they
+    are computed all the same, without one; in a full graph of ``torch.compile`` they come from ``torch.func.grad``.
+
+    Args:
+        name: what the energy is called, for the errors.
+        energy: the energies of the states, each depending on its own row only.
+        **states: the arguments, by name and in order.
+
+    Raises:
+        ValueError: if the energy does not return one value per state.
+        RuntimeError: if it is not connected to its arguments through autograd.
+    """
+
+    def total(*inputs: Tensor) -> Tensor:
+        return check_energy(name, energy(*inputs), **dict(zip(states, inputs, strict=True))).sum()
+
+    if torch.compiler.is_compiling():
+        # torch.autograd.grad(create_graph=True) cannot be traced with a double backward; func.grad can.
+        compiled: tuple[Tensor, ...] = torch.func.grad(total, argnums=tuple(range(len(states))))(*states.values())
+        return compiled
+    training = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        leaves = [_leaf(x, training) for x in states.values()]
+        value = total(*leaves)
+        if not value.requires_grad:
+            raise RuntimeError(
+                f"{name}({', '.join(states)}) must depend on {' or '.join(states)} through autograd; "
+                "it returned a constant"
+            )
+        return torch.autograd.grad(value, leaves, create_graph=training, materialize_grads=True)
+
+
+def _leaf(x: Tensor, training: bool) -> Tensor:
+    """A tensor to differentiate by: with the caller's graph behind it if the caller differentiates through it."""
+    if training and x.requires_grad:
+        # An alias, because the states of a rollout depend on each other: the derivative by q itself would include
+        # the path from q through an earlier kick to p, and be a total derivative instead of a partial one.
+        return x.view_as(x)
+    return (x.clone() if x.is_inference() else x.detach()).requires_grad_()

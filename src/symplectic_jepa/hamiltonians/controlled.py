@@ -1,0 +1,147 @@
+"""A Hamiltonian with an input, for world models whose predictions are conditioned on an action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from symplectic_jepa.hamiltonians._base import AbstractSeparable
+
+
+class ControlledHamiltonian(AbstractSeparable):
+    r"""``q̇ = ∇T(p),  ṗ = −(∇V(q) − B(q)u)`` with a control input ``u ∈ R^m`` [Symplectic ODE-Net, arXiv:1909.12077].
+
+    `with_control` binds one ``u`` (held over the call, as over one frame of an environment) and returns a separable
+    Hamiltonian that every integrator takes; ``HamiltonianPredictor.forward(z, control=u)`` does so by itself. With no
+    control bound this is the free system, ``u = 0``.
+
+    For a fixed ``u`` and a constant ``B`` the map is symplectic: the force has the potential ``V(q) − qᵀBu``. For a
+    ``B(q)`` that depends on the position it is in general **not** symplectic, because ``B(q)u`` need not be a
+    gradient; it still keeps volume (each kick is a shear), and ``−h`` with the same ``u`` still inverts it exactly.
+
+    Args:
+        hamiltonian: the free system, separable.
+        input_matrix: ``B``: a ``(d, m)`` tensor (kept as a buffer), a ``(d, m)`` parameter (learned), or a module or
+            callable from ``(..., d)`` to ``(..., d, m)``.
+
+    Raises:
+        TypeError: if ``hamiltonian`` is not separable, or ``input_matrix`` neither a tensor nor callable.
+        ValueError: if a constant ``input_matrix`` is not a floating ``(d, m)`` matrix.
+
+    Example:
+        >>> from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian
+        >>> system = ControlledHamiltonian(QuadraticHamiltonian(4), nn.Parameter(torch.randn(4, 2)))
+        >>> predictor = HamiltonianPredictor(system)
+        >>> z, actions = torch.randn(8, 8), torch.randn(5, 8, 2)
+        >>> for action in actions:  # a world model: one prediction per action
+        ...     z = predictor(z, control=action)
+    """
+
+    input_matrix: Tensor | Callable[[Tensor], Tensor]
+
+    def __init__(
+        self, hamiltonian: AbstractSeparable, input_matrix: Tensor | nn.Module | Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        if not isinstance(hamiltonian, AbstractSeparable):
+            raise TypeError(f"hamiltonian must be an AbstractSeparable, got {type(hamiltonian).__name__}")
+        self.hamiltonian = hamiltonian
+        if isinstance(input_matrix, Tensor):
+            if input_matrix.ndim != 2 or 0 in input_matrix.shape or not input_matrix.is_floating_point():
+                raise ValueError(
+                    f"input_matrix must be a floating (d, m) matrix, got shape {tuple(input_matrix.shape)} of "
+                    f"{input_matrix.dtype}"
+                )
+        elif not callable(input_matrix):
+            raise TypeError(f"input_matrix must be a tensor, module or callable, got {type(input_matrix).__name__}")
+        if isinstance(input_matrix, Tensor) and not isinstance(input_matrix, nn.Parameter):
+            self.register_buffer("input_matrix", input_matrix.detach().clone())
+        else:
+            self.input_matrix = input_matrix
+
+    def with_control(self, control: Tensor) -> AbstractSeparable:
+        """This system under a fixed input ``u``, ``(..., m)`` with leading dimensions that broadcast to the state's.
+
+        Raises:
+            TypeError: if ``control`` is not a floating tensor.
+        """
+        return _Driven(self, control)
+
+    def potential(self, q: Tensor) -> Tensor:
+        """``V(q)`` of the free system: ``(..., d)`` to ``(...)``."""
+        return self.hamiltonian.potential(q)
+
+    def force(self, q: Tensor) -> Tensor:
+        """``−∇V(q)`` of the free system: ``(..., d)`` to ``(..., d)``."""
+        return self.hamiltonian.force(q)
+
+    def kinetic(self, p: Tensor) -> Tensor:
+        """``T(p)``: ``(..., d)`` to ``(...)``."""
+        return self.hamiltonian.kinetic(p)
+
+    def velocity(self, p: Tensor) -> Tensor:
+        """``∇T(p)``: ``(..., d)`` to ``(..., d)``."""
+        return self.hamiltonian.velocity(p)
+
+    def input_force(self, q: Tensor, control: Tensor) -> Tensor:
+        """``B(q)u`` in the dtype of ``q``: ``(..., d)`` and ``(..., m)`` to ``(..., d)``.
+
+        Raises:
+            ValueError: if ``B`` or ``control`` does not fit ``q``.
+        """
+        matrix = self.input_matrix if isinstance(self.input_matrix, Tensor) else self.input_matrix(q)
+        fits = matrix.ndim >= 2 and matrix.shape[:-1] in (q.shape, q.shape[-1:])
+        if not fits:
+            raise ValueError(
+                f"input_matrix must be (d, m) or (..., d, m) for q of shape {tuple(q.shape)}, got {tuple(matrix.shape)}"
+            )
+        inputs, batch = matrix.shape[-1], q.shape[:-1]
+        if control.shape[-1:] != (inputs,) or not _broadcasts(control.shape[:-1], batch):
+            raise ValueError(
+                f"control must have shape (..., {inputs}) with leading dimensions that broadcast to {tuple(batch)}, "
+                f"got {tuple(control.shape)}"
+            )
+        force: Tensor = (matrix.to(q.dtype) @ control.to(q.dtype).unsqueeze(-1)).squeeze(-1)
+        return force
+
+
+class _Driven(AbstractSeparable):
+    """A controlled system with its input bound: force ``−∇V(q) + B(q)u``."""
+
+    def __init__(self, system: ControlledHamiltonian, control: Tensor) -> None:
+        super().__init__()
+        if not isinstance(control, Tensor) or not control.is_floating_point():
+            got = f"dtype {control.dtype}" if isinstance(control, Tensor) else type(control).__name__
+            raise TypeError(f"control must be a floating-point tensor, got {got}")
+        self.system = system
+        self.control = control
+
+    def potential(self, q: Tensor) -> Tensor:
+        """``V(q) − qᵀBu`` for a constant ``B``: ``(..., d)`` to ``(...)``.
+
+        Raises:
+            TypeError: if ``B`` depends on the position, where the force has no potential in general.
+        """
+        if not isinstance(self.system.input_matrix, Tensor):
+            raise TypeError("a system under control has an energy for a constant input_matrix only, got B(q)")
+        return self.system.potential(q) - (q * self.system.input_force(q, self.control)).sum(-1)
+
+    def force(self, q: Tensor) -> Tensor:
+        """``−∇V(q) + B(q)u``: ``(..., d)`` to ``(..., d)``."""
+        return self.system.force(q) + self.system.input_force(q, self.control)
+
+    def kinetic(self, p: Tensor) -> Tensor:
+        """``T(p)``: ``(..., d)`` to ``(...)``."""
+        return self.system.kinetic(p)
+
+    def velocity(self, p: Tensor) -> Tensor:
+        """``∇T(p)``: ``(..., d)`` to ``(..., d)``."""
+        return self.system.velocity(p)
+
+
+def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
+    """Whether ``shape`` broadcasts to ``target`` without enlarging it."""
+    aligned = zip(reversed(shape), reversed(target), strict=False)
+    return len(shape) <= len(target) and all(size in (1, goal) for size, goal in aligned)

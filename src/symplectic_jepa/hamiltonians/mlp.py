@@ -1,0 +1,113 @@
+"""The learned term of an energy: an MLP with its gradient in closed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from symplectic_jepa import _checks
+from symplectic_jepa.hamiltonians._base import Hamiltonian
+
+
+def _gelu_prime(a: Tensor) -> Tensor:
+    # x Φ(x) has the derivative Φ(x) + x φ(x), with Φ and φ of the standard normal law.
+    cdf = 0.5 * (1 + torch.erf(a * math.sqrt(0.5)))
+    return cdf + a * torch.exp(-0.5 * a.square()) * (1 / math.sqrt(2 * math.pi))
+
+
+def _silu_prime(a: Tensor) -> Tensor:
+    s = torch.sigmoid(a)
+    return s * (1 + a * (1 - s))
+
+
+def _tanh_prime(a: Tensor) -> Tensor:
+    return 1 - torch.tanh(a).square()
+
+
+def _softplus(a: Tensor) -> Tensor:
+    # Not F.softplus: above its threshold that is the identity, so its derivative is not the sigmoid.
+    return torch.logaddexp(a, torch.zeros_like(a))
+
+
+# Smooth activations only: a ReLU potential has a piecewise constant force, which learns nothing from q.
+_ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "gelu": (F.gelu, _gelu_prime),
+    "silu": (F.silu, _silu_prime),
+    "tanh": (torch.tanh, _tanh_prime),
+    "softplus": (_softplus, torch.sigmoid),
+}
+
+
+class MLPHamiltonian(Hamiltonian):
+    r"""An energy with a learned term ``s · f(x)``; subclasses say what ``x`` is and what stands beside the term.
+
+    With layers ``a_l = W_l h_{l−1} + b_l``, ``h_l = φ(a_l)``, ``h_0 = x`` and ``f = w · h_depth``, the gradient is
+    ``∇f(x) = W_1ᵀ(φ'(a_1) ⊙ W_2ᵀ(φ'(a_2) ⊙ … w))``: one forward and one transposed pass over the same weights. No
+    autograd runs inside, so training needs no double backward. Weights take part in the dtype of the state.
+
+    Args:
+        inputs: dimension of ``x``.
+        hidden_dim: width of the hidden layers.
+        depth: number of hidden layers.
+        activation: ``"gelu"``, ``"silu"``, ``"tanh"`` or ``"softplus"``.
+        residual_scale: ``s``; kept in a buffer, so a warm-up (`set_residual_scale`) neither recompiles nor breaks
+            a captured graph.
+
+    Raises:
+        ValueError: for a size below 1, an unknown activation or a scale that is not finite.
+    """
+
+    residual_scale: Tensor
+
+    def __init__(self, inputs: int, *, hidden_dim: int, depth: int, activation: str, residual_scale: float) -> None:
+        super().__init__()
+        _checks.positive_int("hidden_dim", hidden_dim)
+        _checks.positive_int("depth", depth)
+        self.activation = _checks.one_of("activation", activation, _ACTIVATIONS)
+        widths = [inputs] + [hidden_dim] * depth
+        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        # No output bias: a constant added to the energy moves no state and would be a parameter without a gradient.
+        self.output = nn.Linear(hidden_dim, 1, bias=False)
+        scale = _checks.finite("residual_scale", residual_scale)
+        self.register_buffer("residual_scale", torch.tensor(scale))
+
+    def set_residual_scale(self, scale: float) -> None:
+        """Set ``s`` in place, without a host synchronisation.
+
+        Raises:
+            ValueError: if ``scale`` is not finite.
+        """
+        self.residual_scale.fill_(_checks.finite("scale", scale))
+
+    def _residual(self, x: Tensor) -> Tensor:
+        """``s f(x)``: ``(..., inputs)`` to ``(...)``."""
+        act, _ = _ACTIVATIONS[self.activation]
+        h = x
+        for weight, bias in self._layers(x.dtype):
+            h = act(F.linear(h, weight, bias))
+        return self.residual_scale.to(x.dtype) * F.linear(h, self.output.weight.to(h.dtype)).squeeze(-1)
+
+    def _residual_gradient(self, x: Tensor) -> Tensor:
+        """``s ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``."""
+        act, act_prime = _ACTIVATIONS[self.activation]
+        h = x
+        slopes: list[tuple[Tensor, Tensor]] = []
+        for i, (weight, bias) in enumerate(self._layers(x.dtype), start=1):
+            a = F.linear(h, weight, bias)
+            slopes.append((weight, act_prime(a)))
+            if i < len(self.hidden):
+                h = act(a)
+        grad = self.output.weight.to(x.dtype).squeeze(0)
+        for weight, slope in reversed(slopes):
+            grad = (grad * slope) @ weight
+        return self.residual_scale.to(x.dtype) * grad
+
+    def _layers(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+        for layer in self.hidden:
+            assert isinstance(layer, nn.Linear)
+            yield layer.weight.to(dtype), layer.bias.to(dtype)

@@ -1,0 +1,356 @@
+"""The learned energy that is not separable, and the integrator that is symplectic for it."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
+from torch import nn
+
+from symplectic_jepa import (
+    AbstractSeparable,
+    Hamiltonian,
+    HamiltonianPredictor,
+    QuadraticHamiltonian,
+    SeparableHamiltonian,
+    leapfrog,
+    symplecticity_defect,
+)
+from symplectic_jepa.hamiltonians import GeneralHamiltonian
+from symplectic_jepa.integrators import SPLITTINGS, ImplicitMidpoint, implicit_midpoint
+
+ACTIVATIONS = ("gelu", "silu", "tanh", "softplus")
+
+
+def general(dim=3, scale=1.0, **kwargs):
+    return GeneralHamiltonian(dim, hidden_dim=8, residual_scale=scale, **kwargs).double()
+
+
+def states(*shape):
+    return torch.randn(2, *shape, dtype=torch.float64)
+
+
+def partials(energy, q, p):
+    q, p = q.detach().requires_grad_(), p.detach().requires_grad_()
+    return torch.autograd.grad(energy(q, p).sum(), (q, p))
+
+
+def coupling(h, q, p):
+    """``Σ ∂²H/∂q∂p``, zero for any separable energy."""
+    q = q.detach().requires_grad_()
+    return torch.autograd.grad(h.gradient(q, p)[1].sum(), q)[0]
+
+
+class Coupled(Hamiltonian):
+    """A user's own energy: no closed form, a parameter, q and p multiplied."""
+
+    def __init__(self):
+        super().__init__()
+        self.strength = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+
+    def forward(self, q, p):
+        return (0.5 * p.square() * (1 + self.strength * q.square()) + 1 - q.cos()).sum(-1)
+
+    def by_hand(self, q, p):
+        return self.strength * q * p.square() + q.sin(), p * (1 + self.strength * q.square())
+
+
+# --- energies and their gradients -----------------------------------------------------------------------------------
+
+
+@given(
+    activation=st.sampled_from(ACTIVATIONS),
+    dim=st.integers(1, 5),
+    depth=st.integers(1, 3),
+    batch=st.lists(st.integers(1, 3), max_size=3),
+)
+@settings(max_examples=25, deadline=None)
+def test_closed_form_gradient_is_the_one_of_the_energy(activation, dim, depth, batch):
+    h = general(dim, activation=activation, depth=depth)
+    q, p = states(*batch, dim)
+    assert h(q, p).shape == q.shape[:-1]
+    torch.testing.assert_close(h.gradient(q, p), partials(h, q, p), rtol=1e-12, atol=1e-12)
+
+
+def test_energy_is_the_formula_with_a_textbook_mlp():
+    h, (q, p) = general(3, scale=0.7), states(4, 3)
+    z = torch.cat((q, p), -1)
+    gelu = nn.functional.gelu
+    f = h.output(gelu(h.hidden[1](gelu(h.hidden[0](z)))))[:, 0]
+    torch.testing.assert_close(h(q, p), 0.5 * z.square().sum(-1) + h.residual_scale * f, rtol=1e-12, atol=1e-12)
+    h.set_residual_scale(0.0)
+    torch.testing.assert_close(h.gradient(q, p), (q, p))
+
+
+def test_it_is_not_separable_and_leapfrog_on_it_raises():
+    h, (q, p) = general(), states(4, 3)
+    assert not isinstance(h, AbstractSeparable)
+    assert coupling(h, q, p).abs().max() > 1e-3
+    with pytest.raises(TypeError, match=r"must be separable, .* got GeneralHamiltonian: .* implicit_midpoint"):
+        HamiltonianPredictor(h)(torch.cat((q, p), -1))
+    for splitting in SPLITTINGS.values():
+        with pytest.raises(TypeError, match="must be separable"):
+            splitting(h, q, p, dt=0.1)
+
+
+def test_separable_gradient_is_minus_force_and_velocity():
+    for h in (SeparableHamiltonian(3, hidden_dim=8, learn_mass=True).double(), QuadraticHamiltonian(3)):
+        q, p = states(4, 3)
+        torch.testing.assert_close(h.gradient(q, p), partials(h, q, p), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_user_energy_has_its_gradient_in_every_grad_mode(mode):
+    h = Coupled()
+    with mode():
+        q, p = states(5, 2)
+        got = h.gradient(q, p)
+        torch.testing.assert_close(got, h.by_hand(q, p))
+        assert not q.requires_grad
+        assert all(g.requires_grad == (mode is torch.enable_grad) for g in got)
+
+
+def test_user_gradient_is_partial_where_one_state_depends_on_the_other():
+    """In a rollout p is computed from q; the derivative by q must not run through p."""
+    h, q = Coupled(), states(5, 2)[0].requires_grad_()
+    p = q.sin()
+    got = h.gradient(q, p)
+    expected = h.by_hand(q, p)
+    torch.testing.assert_close(got, expected)
+    total = torch.autograd.grad(got[0].square().sum(), (q, h.strength), retain_graph=True)
+    torch.testing.assert_close(total, torch.autograd.grad(expected[0].square().sum(), (q, h.strength)))
+
+
+class Free(Hamiltonian):
+    def forward(self, q, p):
+        return p.square().sum(-1)
+
+
+class Constant(Hamiltonian):
+    def forward(self, q, p):
+        return torch.ones(q.shape[:-1])
+
+
+class Misshapen(Hamiltonian):
+    def forward(self, q, p):
+        return q * p
+
+
+def test_user_energies_that_lack_a_variable_or_are_none():
+    q, p = states(5, 2)
+    torch.testing.assert_close(Free().gradient(q, p), (torch.zeros_like(q), 2 * p))
+    with pytest.raises(RuntimeError, match=r"Constant\(q, p\) must depend on q or p through autograd"):
+        Constant().gradient(q, p)
+    with pytest.raises(ValueError, match=r"Misshapen must map .* q, p of shape \(5, 2\) expected \(5,\), got \(5, 2\)"):
+        Misshapen().gradient(q, p)
+
+
+# --- the implicit midpoint rule -------------------------------------------------------------------------------------
+
+
+def strongly_coupled():
+    """A residual that is no small correction: the Hessian's eigenvalues reach beyond 3 and below -1."""
+    h = general(3, scale=60.0)
+    q, p = states(64, 3)
+    z = torch.cat((q, p), -1)
+    hessians = [torch.autograd.functional.hessian(lambda z: h(*z.chunk(2)), state) for state in z]
+    return h, z, torch.linalg.eigvalsh(torch.stack(hessians))
+
+
+def test_implicit_midpoint_is_symplectic_where_the_residual_dominates():
+    h, z, eigenvalues = strongly_coupled()
+    assert eigenvalues.max() > 3
+    assert eigenvalues.min() < -1
+    predictor = HamiltonianPredictor(h, dt=0.05, steps=3, integrator=implicit_midpoint)
+    for direction in (1, -1):
+        defect = symplecticity_defect(lambda z, d=direction: predictor(z, direction=d), z[:8])
+        assert defect.max() < 1e-9
+
+
+def test_user_energy_is_integrated_symplectically_too():
+    predictor = HamiltonianPredictor(Coupled(), dt=0.1, steps=3, integrator=implicit_midpoint)
+    z = 2 * torch.rand(8, 4, dtype=torch.float64) - 1
+    assert symplecticity_defect(predictor, z).max() < 1e-9
+    far = torch.full((1, 2), 4.0, dtype=torch.float64)  # the Hessian grows with q and p: no contraction there
+    assert not implicit_midpoint.residual(Coupled(), far, far, dt=0.1, steps=3) < 1e-6
+
+
+def test_too_few_iterations_fail_the_same_check_and_show_in_the_residual():
+    h, z, _ = strongly_coupled()
+    q, p = z.chunk(2, -1)
+    defects, residuals = [], []
+    for iterations in (2, 5, 12):
+        solver = ImplicitMidpoint(iterations)
+        predictor = HamiltonianPredictor(h, dt=0.05, steps=1, integrator=solver)
+        defects.append(symplecticity_defect(predictor, z[:8]).max().item())
+        residuals.append(solver.residual(h, q, p, dt=0.05).max().item())
+    assert defects[0] > 1e-5
+    assert defects[1] > 1e-9 > defects[2]
+    assert residuals[0] > 1e-5
+    assert residuals[1] > 1e-9 > residuals[2]
+
+
+def test_default_iterations_meet_the_stated_tolerance():
+    """``½|h|L ≤ 0.1`` leaves 1e-12 relative: an oscillator of frequency 4 has ``L = 4``, and ``h = 0.05``."""
+
+    class Stiff(Hamiltonian):
+        def forward(self, q, p):
+            return 2 * (q.square() + p.square()).sum(-1)
+
+    q, p = states(100, 3)
+    residual = implicit_midpoint.residual(Stiff(), q, p, dt=0.05)
+    assert residual.shape == (100,)
+    assert (residual / torch.cat((q, p), -1).norm(dim=-1)).max() < 1e-12
+    assert ImplicitMidpoint(9).residual(Stiff(), q, p, dt=0.05).max() > 1e-11
+
+
+def test_residual_is_the_worst_error_of_the_equation_over_all_steps():
+    h, (q, p) = general(scale=5.0), states(6, 3)
+    solver, dt = ImplicitMidpoint(3), 0.2
+    got = solver.residual(h, q, p, dt=dt, steps=3)
+    worst = torch.zeros(6, dtype=torch.float64)
+    for _ in range(3):
+        a, b = solver(h, q, p, dt=dt)
+        dq, dp = h.gradient((q + a) / 2, (p + b) / 2)
+        worst = torch.maximum(worst, torch.cat((a - q - dt * dp, b - p + dt * dq), -1).abs().amax(-1))
+        q, p = a, b
+    torch.testing.assert_close(got, worst, rtol=1e-6, atol=1e-15)
+    assert got.min() > 1e-8
+    assert not got.requires_grad
+
+
+@pytest.mark.parametrize("hamiltonian", [general(scale=5.0), Coupled()], ids=["learned", "user"])
+def test_order_of_convergence_is_two(hamiltonian):
+    """Reference: Dormand–Prince of order 8 at tolerance 1e-12."""
+    z = torch.tensor((0.5, -0.3, 0.8, 0.4, 0.9, -0.6), dtype=torch.float64)
+
+    def rhs(_, z):
+        with torch.no_grad():
+            dq, dp = hamiltonian.gradient(*torch.from_numpy(z).chunk(2))
+        return torch.cat((dp, -dq)).numpy()
+
+    exact = torch.from_numpy(solve_ivp(rhs, (0, 1), z.numpy(), method="DOP853", rtol=1e-12, atol=1e-12).y[:, -1].copy())
+    with torch.no_grad():
+        errors = [
+            (torch.cat(implicit_midpoint(hamiltonian, *z.chunk(2), dt=1 / n, steps=n)) - exact).norm()
+            for n in (20, 40, 80)
+        ]
+    orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+    assert orders == pytest.approx([implicit_midpoint.order] * 2, abs=0.05)
+
+
+@pytest.mark.parametrize("steps", [1, 20])
+def test_negative_dt_inverts_to_the_error_of_the_solver(steps):
+    h, (q, p) = general(scale=5.0), states(7, 3)
+    there = implicit_midpoint(h, q, p, dt=0.1, steps=steps)
+    assert (there[0] - q).abs().max() > 0.05
+    torch.testing.assert_close(implicit_midpoint(h, *there, dt=-0.1, steps=steps), (q, p), rtol=1e-10, atol=1e-10)
+    coarse = ImplicitMidpoint(2)
+    back = coarse(h, *coarse(h, q, p, dt=0.1, steps=steps), dt=-0.1, steps=steps)
+    assert (back[0] - q).abs().max() > 1e-8
+
+
+def test_quadratic_energy_is_conserved_and_the_map_is_the_cayley_transform():
+    h, (q, p) = QuadraticHamiltonian(2), states(5, 2)
+    a, b = ImplicitMidpoint(40)(h, q, p, dt=0.4, steps=1)
+    c, s = (1 - 0.04) / (1 + 0.04), 0.4 / (1 + 0.04)
+    torch.testing.assert_close((a, b), (c * q + s * p, c * p - s * q), rtol=1e-13, atol=1e-13)
+    a, b = ImplicitMidpoint(40)(h, q, p, dt=0.4, steps=50)
+    torch.testing.assert_close(h(a, b), h(q, p), rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_in_state_weights_and_learned_step_equal_finite_differences():
+    h = GeneralHamiltonian(2, hidden_dim=4, residual_scale=2.0).double()
+    names, weights = zip(*h.named_parameters(), strict=True)
+    module = _Midpoint(h)
+
+    def run(q, p, dt, *weights):
+        state = {f"h.{name}": w for name, w in zip(names, weights, strict=True)}
+        return torch.func.functional_call(module, state, (q, p, dt))
+
+    q, p = states(2, 2)
+    dt = torch.tensor(0.2, dtype=torch.float64)
+    inputs = [x.detach().clone().requires_grad_() for x in (q, p, dt, *weights)]
+    assert torch.autograd.gradcheck(run, inputs)
+    h = Coupled()
+    assert torch.autograd.gradcheck(
+        lambda q, p: implicit_midpoint(h, q, p, dt=0.2, steps=2), (q.requires_grad_(), p.requires_grad_())
+    )
+
+
+class _Midpoint(nn.Module):
+    def __init__(self, h):
+        super().__init__()
+        self.h = h
+
+    def forward(self, q, p, dt):
+        return implicit_midpoint(self.h, q, p, dt=dt, steps=2)
+
+
+def test_every_parameter_of_the_learned_energy_is_trained():
+    h = GeneralHamiltonian(3, hidden_dim=4)
+    HamiltonianPredictor(h, integrator=implicit_midpoint)(torch.randn(5, 6)).square().sum().backward()
+    assert all(w.grad is not None and w.grad.abs().sum() > 0 for w in h.parameters())
+
+
+def test_separable_energies_are_welcome_too():
+    h, (q, p) = SeparableHamiltonian(3, hidden_dim=8, residual_scale=1.0).double(), states(5, 3)
+    fine = leapfrog(h, q, p, dt=1e-4, steps=1000)
+    torch.testing.assert_close(implicit_midpoint(h, q, p, dt=1e-3, steps=100), fine, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("hamiltonian", [general(2), Coupled()], ids=["learned", "user"])
+def test_it_compiles_to_one_graph_with_the_same_gradients(hamiltonian):
+    q, p = states(3, 2).requires_grad_()
+    solver = ImplicitMidpoint(4)
+
+    def loss(q, p):
+        a, b = solver(hamiltonian, q, p, dt=0.1, steps=2)
+        return (a * b).sum()
+
+    leaves = (q, p, *hamiltonian.parameters())
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(torch.autograd.grad(compiled(q, p), leaves), torch.autograd.grad(loss(q, p), leaves))
+
+
+def test_no_value_is_read_back_to_the_host():
+    """Fake tensors have no values: any .item() or branch on data raises."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        h = GeneralHamiltonian(4)
+        q, p = torch.randn(2, 3, 4).requires_grad_()
+        a, b = implicit_midpoint(h, q, p, dt=0.1, steps=2)
+        (a.sum() + b.sum()).backward()
+        assert implicit_midpoint.residual(h, q, p, dt=0.1).shape == (3,)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_under_autocast_the_solver_runs_in_float32(dtype):
+    h = GeneralHamiltonian(16, hidden_dim=32, residual_scale=1.0)
+    q, p = torch.randn(2, 8, 16).to(dtype)
+    expected = implicit_midpoint(h, q.float(), p.float(), dt=0.1, steps=2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = implicit_midpoint(h, q, p, dt=0.1, steps=2)
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == dtype
+        assert torch.equal(a, b.to(dtype))
+
+
+def test_bad_arguments_are_named():
+    h, (q, p) = general(2), states(3, 2)
+    for call, error, message in (
+        (lambda: ImplicitMidpoint(0), ValueError, "iterations must be an int >= 1, got 0"),
+        (lambda: implicit_midpoint(lambda q, p: q, q, p, dt=0.1), TypeError, "must be a Hamiltonian, got function"),
+        (lambda: implicit_midpoint(h, q, p[:2], dt=0.1), ValueError, r"share a shape .* got \(3, 2\) and \(2, 2\)"),
+        (lambda: implicit_midpoint(h, q, p, dt=float("inf")), ValueError, "dt must be a finite number, got inf"),
+        (lambda: implicit_midpoint.residual(h, q, p, dt=0.1, steps=0), ValueError, "steps must be an int >= 1"),
+        (lambda: GeneralHamiltonian(0), ValueError, "dim must be an int >= 1, got 0"),
+        (lambda: GeneralHamiltonian(3)(q, p), ValueError, r"q must have shape \(..., 3\), got \(3, 2\)"),
+        (lambda: h.gradient(q, p[:, :1]), ValueError, r"p must have shape \(..., 2\), got \(3, 1\)"),
+    ):
+        with pytest.raises(error, match=message):
+            call()

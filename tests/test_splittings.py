@@ -1,0 +1,279 @@
+"""The tables of coefficients: order on problems with known solutions, structure, cost."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+
+from symplectic_jepa import (
+    AbstractSeparable,
+    HamiltonianPredictor,
+    QuadraticHamiltonian,
+    SeparableHamiltonian,
+    leapfrog,
+    symplectic_euler,
+    symplecticity_defect,
+)
+from symplectic_jepa.integrators import SPLITTINGS, Splitting, position_verlet, ruth3, yoshida4, yoshida6
+
+ORDERS = {"symplectic_euler": 1, "leapfrog": 2, "position_verlet": 2, "ruth3": 3, "yoshida4": 4, "yoshida6": 6}
+every = pytest.mark.parametrize("splitting", SPLITTINGS.values(), ids=SPLITTINGS.keys())
+
+
+class Pendulum(AbstractSeparable):
+    def potential(self, q):
+        return (1 - q.cos()).sum(-1)
+
+    def force(self, q):
+        return -q.sin()
+
+
+class Kepler(AbstractSeparable):
+    def potential(self, q):
+        return -1 / q.norm(dim=-1)
+
+    def force(self, q):
+        return -q / q.norm(dim=-1, keepdim=True) ** 3
+
+
+class HenonHeiles(AbstractSeparable):
+    def potential(self, q):
+        x, y = q.unbind(-1)
+        return 0.5 * q.square().sum(-1) + x * x * y - y**3 / 3
+
+    def force(self, q):
+        x, y = q.unbind(-1)
+        return -torch.stack((x + 2 * x * y, y + x * x - y * y), -1)
+
+
+def dop853(hamiltonian, z, time):
+    """Dormand–Prince of order 8 at tolerance 1e-13, a method that shares nothing with ours."""
+
+    def rhs(_, z):
+        q, p = torch.from_numpy(z).chunk(2)
+        return torch.cat((p, hamiltonian.force(q))).numpy()
+
+    solution = solve_ivp(rhs, (0, time), z.numpy(), method="DOP853", rtol=1e-13, atol=1e-13)
+    return torch.from_numpy(solution.y[:, -1].copy())
+
+
+def rotated(hamiltonian, z, time):
+    q, p = z.chunk(2)
+    return torch.cat((q * math.cos(time) + p * math.sin(time), p * math.cos(time) - q * math.sin(time)))
+
+
+ECCENTRICITY = 0.3
+
+
+def kepler_orbit(hamiltonian, z, time):
+    """From the perihelion of an ellipse with half-axis 1: Kepler's equation ``E − e sin E = t`` by Newton's method."""
+    e, b = ECCENTRICITY, math.sqrt(1 - ECCENTRICITY**2)
+    anomaly = time
+    for _ in range(50):
+        anomaly -= (anomaly - e * math.sin(anomaly) - time) / (1 - e * math.cos(anomaly))
+    rate = 1 / (1 - e * math.cos(anomaly))
+    cos, sin = math.cos(anomaly), math.sin(anomaly)
+    return torch.tensor((cos - e, b * sin, -sin * rate, b * cos * rate), dtype=torch.float64)
+
+
+PERIHELION = (1 - ECCENTRICITY, 0.0, 0.0, math.sqrt((1 + ECCENTRICITY) / (1 - ECCENTRICITY)))
+PROBLEMS = {  # the Hamiltonian, the start, the solution
+    "oscillator": (QuadraticHamiltonian(2), (1.0, 0.3, -0.4, 0.8), rotated),
+    "pendulum": (Pendulum(), (2.0, 0.5), dop853),
+    "henon_heiles": (HenonHeiles(), (0.3, -0.2, 0.25, 0.35), dop853),
+    "kepler": (Kepler(), PERIHELION, kepler_orbit),
+}
+TIME = 2.0
+# Steps per unit of time: errors small enough to be asymptotic, large enough to stand above rounding.
+RESOLUTION = {1: (100, 200), 2: (50, 100), 3: (160, 320), 4: (20, 40), 6: (10, 20)}
+
+
+def measured_orders(splitting, problem, resolution):
+    hamiltonian, start, solve = PROBLEMS[problem]
+    z = torch.tensor(start, dtype=torch.float64)
+    exact = solve(hamiltonian, z, TIME)
+    errors = []
+    for per_unit in resolution:
+        end = torch.cat(splitting(hamiltonian, *z.chunk(2), dt=1 / per_unit, steps=round(per_unit * TIME)))
+        errors.append((end - exact).norm().item())
+    return [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+
+
+@every
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_measured_order_is_the_stated_one(splitting, problem):
+    assert splitting.order == ORDERS[splitting.name]
+    assert measured_orders(splitting, problem, RESOLUTION[splitting.order]) == pytest.approx(
+        [splitting.order], abs=0.12
+    )
+
+
+def test_a_wrong_coefficient_lowers_the_measured_order():
+    kicks = list(yoshida4.kicks)
+    kicks[0] += 1e-3
+    kicks[-1] -= 1e-3
+    wrong = Splitting("wrong", kicks=tuple(kicks), drifts=yoshida4.drifts, order=4)
+    assert measured_orders(wrong, "pendulum", (80, 160))[0] < 1.5
+
+
+def test_yoshida6_weights_fulfil_the_order_conditions_of_odd_powers():
+    """Σw = 1, Σw³ = 0, Σw⁵ = 0 for a symmetric composition of leapfrogs, to the rounding of the literals."""
+    sums = [math.fsum(w**k for w in yoshida6.drifts) for k in (1, 3, 5)]
+    assert sums == pytest.approx([1, 0, 0], abs=1e-14)
+
+
+@every
+@pytest.mark.parametrize("learn_mass", [False, True])
+@pytest.mark.parametrize("dt", [0.3, -0.2])
+def test_map_is_symplectic_for_the_learned_hamiltonian(splitting, learn_mass, dt):
+    h = SeparableHamiltonian(3, hidden_dim=8, residual_scale=2.0, learn_mass=learn_mass).double()
+    if learn_mass:
+        h.raw_mass.data.normal_()
+    predictor = HamiltonianPredictor(h, dt=abs(dt), steps=3, integrator=splitting)
+    z = torch.randn(4, 6, dtype=torch.float64)
+    direction = 1 if dt > 0 else -1
+    assert symplecticity_defect(lambda z: predictor(z, direction=direction), z).max() < 5e-13
+
+
+@every
+@pytest.mark.parametrize("steps", [1, 2, 25])
+def test_negative_dt_is_the_exact_inverse(splitting, steps):
+    h = SeparableHamiltonian(3, hidden_dim=8, residual_scale=2.0).double()
+    q, p = torch.randn(2, 5, 3, dtype=torch.float64)
+    there = splitting(h, q, p, dt=0.2, steps=steps)
+    assert (there[0] - q).abs().max() > 0.01
+    torch.testing.assert_close(splitting(h, *there, dt=-0.2, steps=steps), (q, p), rtol=1e-12, atol=1e-12)
+    before = splitting(h, q, p, dt=-0.2, steps=steps)
+    torch.testing.assert_close(splitting(h, *before, dt=0.2, steps=steps), (q, p), rtol=1e-12, atol=1e-12)
+
+
+def test_only_palindromic_tables_are_symmetric():
+    assert {s.name for s in SPLITTINGS.values() if not s.symmetric} == {"symplectic_euler", "ruth3"}
+
+
+class Counting(AbstractSeparable):
+    def __init__(self):
+        super().__init__()
+        self.forces = self.velocities = 0
+
+    def potential(self, q):
+        return 0.5 * q.square().sum(-1)
+
+    def force(self, q):
+        self.forces += 1
+        return -q
+
+    def velocity(self, p):
+        self.velocities += 1
+        return p
+
+
+@pytest.mark.parametrize(
+    ("name", "forces", "velocities"),  # of five steps
+    [
+        ("symplectic_euler", 5, 5),
+        ("leapfrog", 6, 5),
+        ("position_verlet", 5, 6),
+        ("ruth3", 15, 15),
+        ("yoshida4", 16, 15),
+        ("yoshida6", 36, 35),
+    ],
+)
+def test_merged_updates_save_evaluations(name, forces, velocities):
+    h, (q, p) = Counting(), torch.randn(2, 4, 3)
+    SPLITTINGS[name](h, q, p, dt=0.1, steps=5)
+    assert (h.forces, h.velocities) == (forces, velocities)
+    assert SPLITTINGS[name].force_evaluations(5) == forces
+
+
+@every
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("dt", [0.17, -0.17])
+def test_merged_updates_equal_the_table_update_by_update(splitting, steps, dt):
+    h = SeparableHamiltonian(3, hidden_dim=8, residual_scale=2.0, learn_mass=True).double()
+    h.raw_mass.data.normal_()
+    q, p = torch.randn(2, 4, 3, dtype=torch.float64)
+    table = list(itertools.chain(*itertools.zip_longest(splitting.kicks, splitting.drifts, fillvalue=0.0)))
+    updates = list(enumerate(table))
+    a, b = q, p
+    for _ in range(steps):
+        for i, c in updates if dt > 0 or splitting.symmetric else reversed(updates):
+            if i % 2:
+                a = a + c * dt * b / h.mass
+            else:
+                b = b + c * dt * h.force(a)
+    torch.testing.assert_close(splitting(h, q, p, dt=dt, steps=steps), (a, b), rtol=1e-12, atol=1e-12)
+
+
+def test_the_named_functions_are_the_tables():
+    h, (q, p) = SeparableHamiltonian(3, hidden_dim=8), torch.randn(2, 4, 3)
+    for function in (leapfrog, symplectic_euler):
+        expected = SPLITTINGS[function.__name__](h, q, p, dt=0.1, steps=2)
+        torch.testing.assert_close(function(h, q, p, dt=0.1, steps=2), expected, rtol=0, atol=0)
+    for splitting in (position_verlet, ruth3, yoshida4, yoshida6):
+        assert SPLITTINGS[splitting.name] is splitting
+
+
+@every
+def test_gradients_in_state_weights_and_learned_step_are_right(splitting):
+    h = SeparableHamiltonian(2, hidden_dim=4, residual_scale=1.0, learn_mass=True).double()
+    q, p = torch.randn(2, 2, 2, dtype=torch.float64, requires_grad=True)
+    names, weights = zip(*h.named_parameters(), strict=True)
+    predictor = _Rollout(h, splitting)
+
+    def run(q, p, *weights):
+        state = {f"h.{name}": w for name, w in zip(names, weights, strict=True)}
+        return torch.func.functional_call(predictor, state, (q, p))
+
+    leaves = [w.detach().clone().requires_grad_() for w in weights]
+    assert torch.autograd.gradcheck(run, (q, p, *leaves))
+    dt = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    if splitting.symmetric:
+        assert torch.autograd.gradcheck(lambda dt: splitting(h, q, p, dt=dt, steps=2), (dt,))
+    else:
+        with pytest.raises(TypeError, match="dt must be a float for an integrator that is not time-symmetric"):
+            splitting(h, q, p, dt=dt, steps=2)
+
+
+class _Rollout(torch.nn.Module):
+    def __init__(self, h, splitting):
+        super().__init__()
+        self.h, self.splitting = h, splitting
+
+    def forward(self, q, p):
+        return self.splitting(self.h, q, p, dt=0.2, steps=2)
+
+
+def test_a_table_compiles_to_one_graph():
+    h = SeparableHamiltonian(2, hidden_dim=4, residual_scale=1.0)
+    q, p = torch.randn(2, 3, 2).unbind(0)
+    compiled = torch.compile(lambda q, p: yoshida4(h, q, p, dt=0.1, steps=2), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(q, p), yoshida4(h, q, p, dt=0.1, steps=2))
+
+
+@every
+def test_under_autocast_every_table_runs_in_float32(splitting):
+    h = SeparableHamiltonian(16, hidden_dim=32, residual_scale=1.0, learn_mass=True)
+    q, p = torch.randn(2, 8, 16).bfloat16()
+    expected = splitting(h, q.float(), p.float(), dt=0.1, steps=2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = splitting(h, q, p, dt=0.1, steps=2)
+    for a, b in zip(got, expected, strict=True):
+        assert torch.equal(a, b.bfloat16())
+
+
+def test_bad_tables_are_named():
+    for arguments, message in (
+        ({"kicks": (1.0,), "drifts": (1.0,)}, "one more than drifts, got 1 kicks and 1 drifts"),
+        ({"kicks": (1.0,), "drifts": ()}, "got 1 kicks and 0 drifts"),
+        ({"kicks": (0.5, 0.4), "drifts": (1.0,)}, r"kicks must sum to 1 to be consistent, got 0\.9"),
+        ({"kicks": (0.5, 0.5), "drifts": (2.0,)}, r"drifts must sum to 1 to be consistent, got 2\.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Splitting("bad", order=1, **arguments)
+    with pytest.raises(ValueError, match="order must be an int >= 1, got 0"):
+        Splitting("bad", kicks=(0.5, 0.5), drifts=(1.0,), order=0)
+    with pytest.raises(TypeError, match=r"must be separable, .* got Linear: .* implicit_midpoint"):
+        ruth3(torch.nn.Linear(1, 1), torch.zeros(1), torch.zeros(1), dt=0.1)
