@@ -10,9 +10,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from examples.augment import AugmentConfig
-from symplectic_jepa import Floors
+from symplectic_jepa import SPLITTINGS, Floors
 
 RECIPES = Path(__file__).parent / "recipes"
+FAMILY = ("vicreg", "barlow_twins", "coding_rate", "kerjepa", "kerjepa_sliced", "ham_sigreg", "ham_sigreg_radial")
+REGULARIZERS = ("default", "none", *FAMILY)
 METHODS = {"hamjepa": "HamJEPA", "mlp_hjepa": "MLP-HJEPA", "sigreg": "SIGReg"}
 
 
@@ -44,10 +46,11 @@ class Encoder:
 
 @dataclass
 class Predictor:
-    hamiltonian: str = "separable"  # separable or quadratic (no parameters)
-    integrator: str = "leapfrog"  # leapfrog or symplectic_euler
+    hamiltonian: str = "separable"  # separable, quadratic (no parameters) or general (needs implicit_midpoint)
+    integrator: str = "leapfrog"  # a name of SPLITTINGS, or implicit_midpoint
     dt: float = 0.05
     steps: int = 2
+    learn_mass: bool = False  # a learned kinetic metric; see SeparableHamiltonian for the reason against it
     learn_dt: bool = False  # refused by the objective: dt -> 0 minimises the loss
     hidden_dim: int = 256
     depth: int = 2
@@ -117,6 +120,8 @@ class Evaluation:
 @dataclass
 class Recipe:
     method: str = "hamjepa"  # hamjepa, mlp_hjepa (the residual-MLP ablation) or sigreg
+    regularizer: str = "default"  # the method's own, or another of REGULARIZERS in its place
+    regularizer_weight: float | None = None  # of another one; default: as in examples/penalties.py
     data: Data = field(default_factory=Data)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     local_scale: tuple[float, float] = (0.05, 0.3)  # crop scale of local views
@@ -162,8 +167,9 @@ def check(recipe: Recipe) -> None:
     choice("encoder.backbone", recipe.encoder.backbone, ("resnet18", "small_cnn"))
     choice("encoder.mode", recipe.encoder.mode, ("tokens", "global"))
     choice("encoder.projector", recipe.encoder.projector, ("identity", "mlp"))
-    choice("predictor.hamiltonian", recipe.predictor.hamiltonian, ("separable", "quadratic"))
-    choice("predictor.integrator", recipe.predictor.integrator, ("leapfrog", "symplectic_euler"))
+    choice("predictor.hamiltonian", recipe.predictor.hamiltonian, ("separable", "quadratic", "general"))
+    choice("predictor.integrator", recipe.predictor.integrator, (*SPLITTINGS, "implicit_midpoint"))
+    choice("regularizer", recipe.regularizer, REGULARIZERS)
     choice("train.precision", recipe.train.precision, ("bf16", "fp32"))
     if recipe.method != "sigreg":
         for key, value, needed in (

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import symplectic_jepa as sj
 from examples.config import Recipe
+from examples.penalties import build_penalties
 
 
 def build_encoder(recipe: Recipe) -> nn.Module:
@@ -49,37 +50,38 @@ def build_projector(recipe: Recipe, dim: int) -> nn.Module:
 
 def build_objective(recipe: Recipe, dim: int) -> sj.HamJEPAObjective | sj.LeJEPAObjective:
     """The objective of states ``(V, B, dim)``."""
+    penalties = build_penalties(recipe, dim)
     if recipe.method == "sigreg":
-        s = recipe.sigreg
-        penalties = sj.sigreg_penalty(
-            weight=s.weight, slices=s.slices, knots=s.knots, t_max=s.t_max, views=s.views, seed=recipe.train.seed
-        )
-        return sj.LeJEPAObjective(penalties, global_views=recipe.data.global_views, convention=s.convention)
-    h, p = recipe.hamjepa, recipe.predictor
-    predictor: sj.Predictor
+        return sj.LeJEPAObjective(penalties, global_views=recipe.data.global_views, convention=recipe.sigreg.convention)
+    h = recipe.hamjepa
+    return sj.HamJEPAObjective(
+        build_predictor(recipe, dim // 2), match=h.match, p_weight=h.p_weight, bidirectional=h.bidirectional,
+        backward=h.backward, energy_weight=h.energy_weight, detach_target=h.detach_target, penalties=penalties,
+    )  # fmt: skip
+
+
+def build_predictor(recipe: Recipe, dim: int) -> sj.Predictor:
+    """The map on states ``(..., 2 · dim)``."""
+    p = recipe.predictor
     if recipe.method == "mlp_hjepa":
-        predictor = sj.ResidualMLPPredictor(
-            dim // 2, hidden_dim=p.hidden_dim, depth=p.depth, dt=p.dt, steps=p.steps, learn_dt=p.learn_dt
+        return sj.ResidualMLPPredictor(
+            dim, hidden_dim=p.hidden_dim, depth=p.depth, dt=p.dt, steps=p.steps, learn_dt=p.learn_dt
+        )
+    hamiltonian: sj.Hamiltonian
+    if p.hamiltonian == "separable":
+        hamiltonian = sj.SeparableHamiltonian(
+            dim, hidden_dim=p.hidden_dim, depth=p.depth, activation=p.activation,
+            base_coeff=p.base_coeff, residual_scale=p.residual_scale, learn_mass=p.learn_mass,
+        )  # fmt: skip
+    elif p.hamiltonian == "general":
+        hamiltonian = sj.GeneralHamiltonian(
+            dim, hidden_dim=p.hidden_dim, depth=p.depth, activation=p.activation, residual_scale=p.residual_scale
         )
     else:
-        hamiltonian: sj.Hamiltonian = sj.QuadraticHamiltonian(dim // 2)
-        if p.hamiltonian == "separable":
-            hamiltonian = sj.SeparableHamiltonian(
-                dim // 2, hidden_dim=p.hidden_dim, depth=p.depth, activation=p.activation,
-                base_coeff=p.base_coeff, residual_scale=p.residual_scale,
-            )  # fmt: skip
-        integrator = {"leapfrog": sj.leapfrog, "symplectic_euler": sj.symplectic_euler}[p.integrator]
-        predictor = sj.HamiltonianPredictor(
-            hamiltonian, dt=p.dt, steps=p.steps, integrator=integrator, learn_dt=p.learn_dt
-        )
-    penalties = sj.phase_space_penalties(
-        q=h.q, p=h.p, budget=h.budget, variance=h.variance, spectrum=h.spectrum, mean=h.mean,
-        seed=recipe.train.seed,
-    )  # fmt: skip
-    return sj.HamJEPAObjective(
-        predictor, match=h.match, p_weight=h.p_weight, bidirectional=h.bidirectional, backward=h.backward,
-        energy_weight=h.energy_weight, detach_target=h.detach_target, penalties=penalties,
-    )  # fmt: skip
+        hamiltonian = sj.QuadraticHamiltonian(dim)
+    integrators: dict[str, sj.Integrator] = {**sj.SPLITTINGS, "implicit_midpoint": sj.implicit_midpoint}
+    integrator = integrators[p.integrator]
+    return sj.HamiltonianPredictor(hamiltonian, dt=p.dt, steps=p.steps, integrator=integrator, learn_dt=p.learn_dt)
 
 
 class JEPA(nn.Module):

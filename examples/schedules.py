@@ -37,7 +37,7 @@ class Schedules:
         epoch = step // self.steps_per_epoch + 1
         objective.set_regularizer_scale(_ramp(epoch, self.recipe.optim.regularizer_warmup_epochs))
         hamiltonian = getattr(getattr(objective, "predictor", None), "hamiltonian", None)
-        if isinstance(hamiltonian, sj.SeparableHamiltonian):
+        if isinstance(hamiltonian, (sj.SeparableHamiltonian, sj.GeneralHamiltonian)):
             p = self.recipe.predictor
             hamiltonian.set_residual_scale(p.residual_scale * _ramp(epoch, p.residual_warmup_epochs))
 

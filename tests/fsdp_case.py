@@ -1,4 +1,4 @@
-"""One step of a sharded encoder under FSDP2; run by test_distributed.py as ``python tests/fsdp_case.py STORE W RANK OUT``."""
+"""An encoder sharded by FSDP2: ``python tests/fsdp_case.py STORE W RANK OUT``, see test_distributed.py."""
 
 import sys
 
@@ -22,7 +22,8 @@ def main():
         loss.backward()
     sharded = {name: p.grad for name, p in model.named_parameters()}
     results = {"loss": loss.detach(), **{name: grad.full_tensor() for name, grad in sharded.items()}}
-    results["largest shard"] = torch.tensor(max(grad.to_local().numel() / grad.numel() for grad in sharded.values()))
+    held = sum(grad.to_local().numel() for grad in sharded.values())
+    results["share"] = torch.tensor(held / sum(grad.numel() for grad in sharded.values()))
     torch.save(results, out)
     dist.barrier()
     dist.destroy_process_group()

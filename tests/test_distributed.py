@@ -16,25 +16,27 @@ ROOT = Path(__file__).parents[1]
 WORLDS = (2, 3, 4)
 
 
+def launch(script, world, folder):
+    """Run a script on ``world`` gloo processes; return what each rank saved."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    outputs = [folder / f"{world}-{rank}.pt" for rank in range(world)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, f"tests/{script}", str(folder / f"store{world}"), str(world), str(rank), str(out)],
+            cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True,
+        )
+        for rank, out in enumerate(outputs)
+    ]  # fmt: skip
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(errors)[-4000:]
+    return [torch.load(out, weights_only=True) for out in outputs]
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Every rank's results: one launch per number of ranks serves all tests."""
     folder = tmp_path_factory.mktemp("ddp")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    loaded = {}
-    for world in WORLDS:
-        outputs = [folder / f"{world}-{rank}.pt" for rank in range(world)]
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "tests/ddp_cases.py", str(folder / f"store{world}"), str(world), str(rank), str(out)],
-                cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True,
-            )
-            for rank, out in enumerate(outputs)
-        ]  # fmt: skip
-        errors = [process.communicate(timeout=300)[1] for process in processes]
-        assert all(process.returncode == 0 for process in processes), "\n".join(errors)[-4000:]
-        loaded[world] = [torch.load(out, weights_only=True) for out in outputs]
-    return loaded
+    return {world: launch("ddp_cases.py", world, folder) for world in WORLDS}
 
 
 def relative_error(a, b):
@@ -72,6 +74,14 @@ def test_the_comparison_catches_a_sum_that_autograd_does_not_see(results, world)
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_whole_objective_needs_one_collective_each_way(results, world):
     assert [rank["collectives", "hamjepa_q"]["calls"].item() for rank in results[world]] == [2] * world
+
+
+def test_an_encoder_sharded_by_fsdp2_has_the_same_gradients(tmp_path):
+    expected = run("hamjepa_q", torch.float64, rank=0, world=1)
+    for got in launch("fsdp_case.py", 2, tmp_path):
+        assert got["share"] < 0.8  # it is sharded
+        for key, value in expected.items():
+            assert relative_error(got[key], value) < 1e-10, key
 
 
 def test_without_a_process_group_nothing_is_reduced():

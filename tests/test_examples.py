@@ -1,22 +1,26 @@
 """The training loop, its recipes and its checkpoints, on a few steps of the embedded data."""
 
 import json
+import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import CIFAR100
 
 import symplectic_jepa as sj
 from examples import methods
 from examples.checkpoint import save_atomically, truncate_log
 from examples.compare import compare
-from examples.config import RECIPES, load_recipe
+from examples.config import FAMILY, RECIPES, load_recipe
 from examples.data import load_data
 from examples.evaluate import encode
 from examples.launch import Ranks, ranks
@@ -261,6 +265,26 @@ def test_local_views_are_smaller_crops_after_the_global_ones(tmp_path):
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 3
 
 
+@pytest.mark.parametrize("name", [*FAMILY, "none"])
+def test_every_regularizer_trains_by_name(name, tmp_path):
+    for method in ("hamjepa", "sigreg"):
+        out = tmp_path / method
+        train(tiny(out, f"regularizer={name}", f"method={method}", "train.epochs=1"))
+        lines = logged(out)
+        assert len(lines) == 3
+        assert all(math.isfinite(value) for line in lines for value in line.values())
+        assert (name in lines[0]) == (name != "none")
+
+
+@pytest.mark.parametrize(
+    ("hamiltonian", "integrator"),
+    [("separable", "yoshida4"), ("quadratic", "ruth3"), ("general", "implicit_midpoint")],
+)
+def test_other_dynamics_train_by_name(hamiltonian, integrator, tmp_path):
+    train(tiny(tmp_path / "run", f"predictor.hamiltonian={hamiltonian}", f"predictor.integrator={integrator}"))
+    assert len(logged(tmp_path / "run")) == 6
+
+
 def test_the_baseline_may_have_a_global_encoder_and_a_projector(tmp_path):
     recipe = tiny(tmp_path / "run", "train.epochs=1", "method=sigreg", "encoder.mode=global", "encoder.global_dim=24",
                   "encoder.projector=mlp", "encoder.projector_hidden=16", "encoder.projector_dim=8")  # fmt: skip
@@ -272,14 +296,21 @@ def test_the_baseline_may_have_a_global_encoder_and_a_projector(tmp_path):
     assert model.projector(torch.randn(4, 24)).shape == (4, 8)
 
 
-def test_cifar100_reads_the_official_layout_and_keeps_the_first_classes():
-    if not (ROOT / "data" / "cifar-100-python").is_dir():
-        pytest.skip("CIFAR-100 is not in data/")
-    data = load_data(load_recipe("cifar100", [f"data.root={ROOT / 'data'}", "data.classes=10"]).data)
-    assert data.train_images.shape == (5000, 3, 32, 32)
-    assert data.test_images.dtype == torch.uint8
-    assert data.train_labels.bincount().tolist() == [500] * 10
-    assert data.class_names[:2] == ("apple", "aquarium_fish")
+def test_cifar100_is_read_in_torchvisions_layout_and_keeps_the_first_classes(tmp_path, monkeypatch):
+    folder = tmp_path / CIFAR100.base_folder
+    folder.mkdir()
+    pixels = np.arange(40 * 3072, dtype=np.int64).astype(np.uint8).reshape(40, 3072)
+    labels = [i % 4 for i in range(40)]
+    for split in ("train", "test"):
+        (folder / split).write_bytes(pickle.dumps({"data": pixels, "fine_labels": labels}))
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": ["apple", "bear", "cup", "dog"]}))
+    monkeypatch.setattr(CIFAR100, "_check_integrity", lambda self: True)
+    monkeypatch.setitem(CIFAR100.meta, "md5", None)
+    data = load_data(load_recipe("cifar100", [f"data.root={tmp_path}", "data.classes=2"]).data)
+    assert data.class_names == ("apple", "bear")
+    assert data.train_labels.bincount().tolist() == [10, 10]
+    # Row-major planes of red, green, blue, as in the official files.
+    assert torch.equal(data.test_images[1].flatten(), torch.from_numpy(pixels[1]))
 
 
 def test_missing_data_is_a_clear_error(tmp_path, monkeypatch):

@@ -75,8 +75,7 @@ class TokenGridGeometry(Geometry):
         modes = [torch.arange(_checks.positive_int("grid", side)) for side in self.grid]
         if boundary == "free":
             angles = [k.double() * math.pi / len(k) for k in modes]
-            # Of a mirrored axis, bins k and 2n − k are mode k, and bin n is empty.
-            modes = [torch.cat((k, k[-1:], k[1:].flip(0))) for k in modes]
+            modes = [torch.cat((k, k[-1:], k[1:].flip(0))) for k in modes]  # bins k and 2n − k, while bin n is empty
         else:
             angles = [k.minimum(len(k) - k).double() * 2 * math.pi / len(k) for k in modes]
         fold = modes[0][:, None] * self.grid[1] + modes[1][: len(modes[1]) // 2 + 1]  # the bins that rfft2 keeps
@@ -89,10 +88,9 @@ class TokenGridGeometry(Geometry):
         blocks = (self.halves, *self.grid)
         if z.ndim == 0 or z.shape[-1] == 0 or z.shape[-1] % math.prod(blocks):
             raise ValueError(f"z must have a multiple of {blocks} (halves, rows, columns) last, got {tuple(z.shape)}")
-        x = z.reshape(*z.shape[:-1], *blocks, z.shape[-1] // math.prod(blocks))
-        if self.boundary == "free":
-            x = torch.cat((x, x.flip(-3)), -3)
-            x = torch.cat((x, x.flip(-2)), -2)
+        x: Tensor = z.reshape(*z.shape[:-1], *blocks, z.shape[-1] // math.prod(blocks))
+        for axis in (-3, -2) if self.boundary == "free" else ():
+            x = torch.cat((x, x.flip(axis)), axis)
         root = self.eigenvalues().to(x.dtype).sqrt().flatten()[self.fold]
         spectrum = torch.fft.rfft2(x, dim=(-3, -2)) * root[..., None]
         x = torch.fft.irfft2(spectrum, s=x.shape[-3:-1], dim=(-3, -2))
@@ -111,7 +109,7 @@ class LaplacianGeometry(TokenGridGeometry):
         kappa: ``κ ≥ 0``, how stiff the bonds between neighbours are.
         eps: ``ε > 0``, the smallest eigenvalue.
         halves: 2 for a state ``[q | p]``, 1 for ``q`` or ``p`` alone.
-        boundary: ``"free"`` or ``"periodic"``, see `TokenGridGeometry`.
+        boundary: see `TokenGridGeometry`.
     """
 
     def __init__(

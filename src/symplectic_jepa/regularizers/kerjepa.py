@@ -22,16 +22,14 @@ _ENTRIES = 2**24  # of the kernel matrices that are held at once
 class MMD(BatchRegularizer):
     r"""``MMD²`` between the features and ``N(0, I)`` in a Gaussian kernel [KerJEPA, arXiv:2512.19605].
 
-    ``mean_nm k(x_n, x_m) − 2 mean_n E k(x_n, g) + E k(g, g')`` with ``k(x, y) = exp(−‖x − y‖²/2σ²)``, ``g, g' ~ N(0, I)``,
-
+    ``mean_nm k(x_n, x_m) − 2 mean_n E k(x_n, g) + E k(g, g')``, ``k(x, y) = exp(−‖x − y‖²/2σ²)``, ``g, g' ~ N(0, I)``,
     ``E k(x, g) = (σ²/(σ² + 1))^{D/2} exp(−‖x‖²/2(σ² + 1))`` and ``E k(g, g') = (σ²/(σ² + 2))^{D/2}``.
 
     This is the V-statistic (``n = m`` counts): never negative, of order ``1/N`` for Gaussian features. It needs every
     pair of the global batch; `gathered_rows` says at what price.
 
     Args:
-        bandwidth: ``σ``; by default ``√D``, since ``‖x − y‖²`` is about ``2D``: a fixed ``σ`` sees nothing in many
-            dimensions, where every kernel value is near 0.
+        bandwidth: ``σ``; by default ``√D``, as ``‖x − y‖²`` is about ``2D``: the kernel of a fixed ``σ`` is near 0.
         sync: see `BatchRegularizer`.
     """
 
@@ -55,8 +53,7 @@ class MMD(BatchRegularizer):
 class SlicedMMD(MMD):
     r"""The mean of the one-dimensional ``MMD²`` along random unit directions [KerJEPA, arXiv:2512.19605].
 
-    With ``σ = 1`` it is the Epps–Pulley integral that `SIGReg` approximates by quadrature, ``√(2π) N MMD²``. It costs
-    ``N²`` kernel values a slice, in memory a bounded number of them.
+    ``√(2π) N MMD²`` at ``σ = 1`` is the integral that `SIGReg` approximates. It costs ``N²`` kernel values a slice.
 
     Args:
         slices: number of directions ``M``, redrawn every training step.
@@ -89,33 +86,29 @@ class SlicedMMD(MMD):
 def gathered_rows(x: Tensor, *, sync: bool) -> list[Tensor]:
     """``x`` ``(..., N, D)`` and weights ``(N,)`` of 1, zero-padded so that their sums over ranks hold everyone's rows.
 
-    Pairs are not additive; rows so padded are, with the exact gradient. Over several ranks the numbers of rows are
-    exchanged first (a small collective that the host waits for: a synchronisation), then all rows travel, and every
-    rank computes all pairs. Where the sum is left out, the missing rows weigh 0.
+    Over several ranks the host first waits for a small collective, the numbers of rows (a synchronisation); then all
+    rows travel, and every rank computes all pairs. Where the sum is left out, the missing rows weigh 0.
     """
-    n = x.shape[-2]
-    weights = x.new_ones(n)
+    weights = x.new_ones(x.shape[-2])
     if not sync or world_size() == 1:
         return [x, weights]
     rank = torch.distributed.get_rank()
-    sizes = global_sums([F.pad(count(n, x)[None], (rank, world_size() - rank - 1))])[0].long().tolist()
+    sizes = global_sums([F.pad(count(len(weights), x)[None], (rank, world_size() - rank - 1))])[0].long().tolist()
     before, after = sum(sizes[:rank]), sum(sizes[rank + 1 :])
     return [F.pad(x, (0, 0, before, after)), F.pad(weights, (before, after))]
 
 
 def squared_mmd(x: Tensor, weights: Tensor, bandwidth: float) -> Tensor:
     """``MMD²`` of ``Σ w_n δ(x_n) / Σ w_n`` to ``N(0, I)``: ``(..., N, d)`` to ``(...)``, summed in float64."""
-    n, dim = x.shape[-2:]
-    wide, square = wide_dtype(x), bandwidth**2
-    pairs: Tensor = _KernelSum.apply(x.reshape(-1, n, dim), weights, square).reshape(x.shape[:-2])
-    cross = (weights * torch.exp(-x.square().sum(-1) / (2 * square + 2))).sum(-1, dtype=wide)
+    dim, square, total = x.shape[-1], bandwidth**2, weights.sum(dtype=wide_dtype(x))
+    pairs: Tensor = _KernelSum.apply(x.reshape(-1, *x.shape[-2:]), weights, square).reshape(x.shape[:-2])
+    cross = (weights * torch.exp(-x.square().sum(-1) / (2 * square + 2))).sum(-1, dtype=total.dtype)
     factor, target = (math.exp(-0.5 * dim * math.log1p(k / square)) for k in (1, 2))
-    total = weights.sum(dtype=wide)
     return pairs / total.square() - 2 * factor * cross / total + target
 
 
 class _KernelSum(torch.autograd.Function):
-    """``Σ_nm w_n w_m k(x_n, x_m)`` of ``(G, N, d)``; the forward pass has the gradient too, and keeps no kernel."""
+    """``Σ_nm w_n w_m k(x_n, x_m)`` of ``(G, N, d)``; the gradient comes from the same kernel, which is not kept."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weights: Tensor, square: float) -> Tensor:

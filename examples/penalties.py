@@ -1,0 +1,51 @@
+"""A recipe's penalties: the method's own, or another regularizer in their place."""
+
+from __future__ import annotations
+
+import math
+
+import symplectic_jepa as sj
+from examples.config import Recipe
+
+
+def build_penalties(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
+    """The penalties on states ``(V, B, dim)`` that ``recipe.regularizer`` names."""
+    if recipe.regularizer == "none":
+        return {}
+    if recipe.regularizer != "default":
+        return _other(recipe, dim)
+    if recipe.method == "sigreg":
+        s = recipe.sigreg
+        return sj.sigreg_penalty(
+            weight=s.weight, slices=s.slices, knots=s.knots, t_max=s.t_max, views=s.views, seed=recipe.train.seed
+        )
+    h = recipe.hamjepa
+    return sj.phase_space_penalties(
+        q=h.q, p=h.p, budget=h.budget, variance=h.variance, spectrum=h.spectrum, mean=h.mean, seed=recipe.train.seed
+    )
+
+
+def _other(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
+    """Regularizers of other systems; their weights are relative to a prediction loss of weight 1."""
+    name, seed, s = recipe.regularizer, recipe.train.seed, recipe.sigreg
+
+    def penalty(regularizer: sj.BatchRegularizer, weight: float) -> dict[str, sj.Penalty]:
+        chosen = weight if recipe.regularizer_weight is None else recipe.regularizer_weight
+        return {name: sj.Penalty(regularizer, weight=chosen, views="separate")}
+
+    if name == "vicreg":
+        return penalty(sj.VICReg(), 0.08)  # 25 : 25 : 1 in the paper, whose two views are summed
+    if name == "barlow_twins":
+        return penalty(sj.BarlowTwins(), 1 / dim)
+    if name == "coding_rate":
+        # The rate grows with the scale of the features; the budget fixes it.
+        budget = sj.Penalty(sj.EnergyBudget(), weight=recipe.hamjepa.budget)
+        return {"budget": budget, **penalty(sj.CodingRate(), 1 / dim)}
+    if name == "kerjepa":
+        return penalty(sj.MMD(), 1.0)
+    if name == "kerjepa_sliced":
+        return penalty(sj.SlicedMMD(slices=s.slices, seed=seed), 1.0)
+    grid = math.isqrt(dim // recipe.encoder.token_channels)
+    geometry = sj.RadialGeometry((grid, grid)) if name == "ham_sigreg_radial" else sj.LaplacianGeometry((grid, grid))
+    regularizer = sj.HamSIGReg(geometry, slices=s.slices, knots=s.knots, t_max=s.t_max, seed=seed)
+    return penalty(regularizer, s.weight)
