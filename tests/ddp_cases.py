@@ -42,6 +42,21 @@ CASES = {
     "mlp_hjepa": lambda: sj.HamJEPAObjective(sj.ResidualMLPPredictor(D, hidden_dim=8), penalties=penalties()),
     "lejepa": lambda: sj.LeJEPAObjective(sj.sigreg_penalty(slices=7, weight=0.5)),
     "lejepa_pooled": lambda: sj.LeJEPAObjective(sj.sigreg_penalty(slices=7, views="stacked"), convention="convex"),
+    "hamsigreg_diagonal": lambda: sj.HamSIGReg(sj.DiagonalGeometry(torch.linspace(0.5, 2, 2 * D)), slices=7),
+    "hamsigreg_laplacian": lambda: sj.HamSIGReg(sj.LaplacianGeometry((3, 2)), slices=7),
+    "hamsigreg_radial": lambda: sj.HamSIGReg(sj.RadialGeometry((3, 2), knots=3), slices=7),
+    "mmd": sj.MMD,
+    "sliced_mmd": lambda: sj.SlicedMMD(slices=7),
+    "vicreg": lambda: sj.VICReg(floor=3.0),
+    "barlow_twins": sj.BarlowTwins,
+    "coding_rate": sj.CodingRate,
+    "lejepa_mmd": lambda: sj.LeJEPAObjective(
+        {
+            "mmd": sj.Penalty(sj.MMD(), on="q"),
+            "sliced": sj.Penalty(sj.SlicedMMD(slices=7), views="separate"),
+            "barlow": sj.Penalty(sj.BarlowTwins(), weight=0.1, views="separate"),
+        }
+    ),
 }
 
 

@@ -21,7 +21,7 @@ def raw(features, channels, **kwargs):
     """An encoder in eval mode whose projection is the identity, so that the layout shows."""
     encoder = PhaseSpaceTokenEncoder(Fixed(features), in_channels=channels, token_channels=channels, **kwargs).eval()
     encoder.token_projection[0].weight.data = torch.eye(channels)[:, :, None, None]
-    encoder.token_projection[1].eps = 0.0
+    encoder.token_projection[1].eps = 1e-30
     return encoder
 
 

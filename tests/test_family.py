@@ -176,13 +176,13 @@ def test_statistics_are_float32_also_under_autocast(name, dtype):
 @every
 def test_collapsed_features_give_finite_gradients(name):
     ours, _ = CASES[name]
-    for x in (torch.zeros(16, D), 100 * torch.ones(16, D), 100 * torch.randn(16, 1) @ torch.randn(1, D)):
-        x = (torch.stack((x, x)) if name == "barlow" else x).requires_grad_()
+    for point in (torch.zeros(16, D), 100 * torch.ones(16, D), 100 * torch.randn(16, 1) @ torch.randn(1, D)):
+        x = (torch.stack((point, point)) if name == "barlow" else point).requires_grad_()
         (grad,) = torch.autograd.grad(ours(x), x)
         assert torch.isfinite(grad).all()
 
 
-# One layer for the objective: statistics, two views, compilation.
+# As a user meets them: in an objective, compiled.
 
 MODULES = {
     "hamsigreg": lambda: HamSIGReg(RadialGeometry((3, 2)), slices=4),
@@ -204,13 +204,14 @@ def test_each_serves_as_a_penalty_and_says_what_it_measured(name):
     assert terms[name].item() == pytest.approx(module.eval()(states).item(), rel=0.5)
     assert module.statistics
     assert not any(value.requires_grad for value in module.statistics.values())
-    assert "hamsigreg" != name or {"epps_pulley", "condition"} == set(module.statistics)
+    if name == "hamsigreg":
+        assert set(module.statistics) == {"epps_pulley", "condition"}
 
 
-@pytest.mark.parametrize("name", ["hamsigreg", "mmd", "sliced_mmd", "vicreg", "barlow", "coding_rate"])
+@pytest.mark.parametrize("name", MODULES)
 def test_each_compiles_as_one_graph(name):
     x, module = batch(name, 9, D), MODULES[name]()
-    options = {"directions": A} if "s" in name.split("_")[0] and name in ("hamsigreg", "sliced_mmd") else {}
+    options = {"directions": A} if name in ("hamsigreg", "sliced_mmd") else {}
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     compiled(a, **options).backward()
@@ -265,11 +266,8 @@ def test_radial_spectrum_keeps_gauge_order_and_bound_whatever_its_parameters(gri
         assert values.max() / values.min() <= 50 * (1 + 1e-12)
         ordered = values.flatten()[np.argsort(radius.ravel(), kind="stable")]
         assert (ordered.diff() > -1e-12).all()
-        same = np.isclose(radius.ravel()[:, None], radius.ravel()[None])
-        assert (
-            np.allclose(values.flatten()[:, None].numpy(), values.flatten()[None].numpy(), rtol=1e-9) or not same.all()
-        )
-        assert np.ptp(np.where(same, values.flatten()[None].numpy(), np.nan)[0][same[0]]) < 1e-9
+        for value in radius.ravel():
+            assert np.ptp(values.numpy()[np.isclose(radius, value)]) < 1e-9 * values.max()
     matrix = dense(geometry, rows * columns * 2)
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-10)
     shared = np.repeat(values.flatten().numpy(), 2)
@@ -360,15 +358,15 @@ def test_mmd_of_simple_laws():
         got = MMD(bandwidth=math.sqrt(s2))(torch.zeros(5, dim, dtype=torch.float64)).item()
         assert got == pytest.approx(expected, rel=1e-9)
     # N(0, I): the V-statistic has mean (1 − E k(g, g'))/N.
-    x = torch.randn(64, 500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = torch.randn(64, 200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     values = torch.stack([MMD(bandwidth=1.0)(part) for part in x])
-    expected = (1 - (1 / 3) ** 1.5) / 500
+    expected = (1 - (1 / 3) ** 1.5) / 200
     assert abs(values.mean().item() - expected) < 5 * values.std().item() / 8
     # Gaussian features beat all others.
-    g = x.flatten(0, 1)[:2000]
+    g = x.flatten(0, 1)[:1000]
     for other in (0.5 * g, g + 1, g.sign(), g.exp()):
         assert MMD()(other) > 10 * MMD()(g)
-        assert SlicedMMD(slices=16)(other) > 10 * SlicedMMD(slices=16)(g)
+        assert SlicedMMD(slices=8)(other) > 10 * SlicedMMD(slices=8)(g)
 
 
 def test_sliced_mmd_is_the_integral_that_sigreg_approximates():
@@ -393,14 +391,15 @@ def test_rows_of_weight_zero_are_no_samples():
     assert kerjepa.squared_mmd(x, weights, 1.3).item() == pytest.approx(gaussian_mmd(x[2:].numpy(), 1.3))
 
 
-def test_a_large_mean_costs_no_digits():
-    x = (samples(64, D) + 3000).requires_grad_()
-    y = x.detach().float().requires_grad_()
-    for module in (VICReg(floor=2.0), BarlowTwins()):
-        a, b = (torch.stack((z, z.flip(-1))) if isinstance(module, BarlowTwins) else z for z in (x, y))
-        reference = module(y.detach().double() if not isinstance(module, BarlowTwins) else b.detach().double())
-        assert module(b).item() == pytest.approx(reference.item(), rel=1e-5)
-        assert module(a).item() == pytest.approx(reference.item(), rel=1e-2)
+@pytest.mark.parametrize("name", ["vicreg", "barlow", "mmd"])
+def test_a_large_mean_costs_no_digits(name):
+    """In float32, against the very same numbers in float64; of the MMD only the pairs do not see the mean."""
+    x = (batch(name, 64, D) + 3000).float()
+    if name == "mmd":
+        ours, oracle = (kerjepa._KernelSum.apply(z[None], torch.ones_like(z[:, 0]), 4.0) for z in (x, x.double()))
+    else:
+        ours, oracle = CASES[name][0](x), CASES[name][0](x.double())
+    assert ours.item() == pytest.approx(oracle.item(), rel=1e-5)
 
 
 # Two views; the rest

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
-from symplectic_jepa.distributed import count, wide_dtype, world_size
+from symplectic_jepa.distributed import count, world_size
 from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
-from symplectic_jepa.regularizers.vicreg import mean_and_product, off_diagonal
+from symplectic_jepa.regularizers.vicreg import centred, off_diagonal
 
 
 class BarlowTwins(BatchRegularizer):
@@ -56,10 +56,10 @@ class BarlowTwins(BatchRegularizer):
                 f"x must hold two views, (2, ..., N, D), got {tuple(x.shape)}; a Penalty needs views='separate'"
             )
         n = _checks.samples("x", x, minimum=1 if self.sync and world_size() > 1 else 2).shape[-2]
-        _, product = mean_and_product(x[0], x[1])
-        local_var, local_mean = torch.var_mean(x, -2, correction=0)
-        mean = local_mean.to(wide_dtype(x))
-        square = n * (local_var.to(mean.dtype) + mean.square())
+        local, mean = centred(x)
+        product = torch.addcmul((local[0].mT @ local[1]).to(mean.dtype), mean[0].mT, mean[1], value=n)
+        mean = mean.squeeze(-2)
+        square = local.square().sum(-2).to(mean.dtype) + n * mean.square()
 
         def finish(sums: list[Tensor]) -> Tensor:
             total, first, second, cross = sums

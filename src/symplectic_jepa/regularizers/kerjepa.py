@@ -25,11 +25,10 @@ class MMD(BatchRegularizer):
     ``mean_nm k(x_n, x_m) − 2 mean_n E k(x_n, g) + E k(g, g')``, ``k(x, y) = exp(−‖x − y‖²/2σ²)``, ``g, g' ~ N(0, I)``,
     ``E k(x, g) = (σ²/(σ² + 1))^{D/2} exp(−‖x‖²/2(σ² + 1))`` and ``E k(g, g') = (σ²/(σ² + 2))^{D/2}``.
 
-    This is the V-statistic (``n = m`` counts): never negative, of order ``1/N`` for Gaussian features. It needs every
-    pair of the global batch; `gathered_rows` says at what price.
+    It is the V-statistic (``n = m`` counts), of order ``1/N`` for Gaussian features; `gathered_rows` tells its price.
 
     Args:
-        bandwidth: ``σ``; by default ``√D``, as ``‖x − y‖²`` is about ``2D``: the kernel of a fixed ``σ`` is near 0.
+        bandwidth: ``σ``; by default ``√D``, as ``‖x − y‖²`` is about ``2D``; a fixed ``σ`` sees nothing at large ``D``.
         sync: see `BatchRegularizer`.
     """
 

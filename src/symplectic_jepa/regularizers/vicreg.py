@@ -45,7 +45,8 @@ class VICReg(BatchRegularizer):
     def reduction(self, x: Tensor) -> Reduction:
         """Moments up to the second; see `BatchRegularizer`."""
         n, dim = _checks.samples("x", x, minimum=1 if self.sync and world_size() > 1 else 2).shape[-2:]
-        mean, product = mean_and_product(x, x)
+        local, mean = centred(x)
+        product = torch.addcmul((local.mT @ local).to(mean.dtype), mean.mT, mean, value=n)
 
         def finish(sums: list[Tensor]) -> Tensor:
             total, first, second = sums
@@ -56,20 +57,17 @@ class VICReg(BatchRegularizer):
             self.statistics = {"std": std.detach().mean(), "covariance": redundancy.detach()}
             return (self.variance * hinge + self.covariance * redundancy).to(x.dtype)
 
-        return Reduction([count(n, x), n * mean, product], finish)
+        return Reduction([count(n, x), n * mean.squeeze(-2), product], finish)
 
 
-def mean_and_product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of ``a`` and ``Σ_n a_n b_nᵀ`` of ``(..., N, D)``, for sums over ranks: float64 where there is one.
+def centred(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples less their mean on this rank, and that mean ``(..., 1, D)``, in float64 where there is one.
 
-    The ``N D²`` multiplications are those of samples centred on this rank, in their own dtype; only ``D²`` numbers are
-    added in float64, so that a large mean costs no digits.
+    ``Σ x xᵀ = Σ (x − m)(x − m)ᵀ + N m mᵀ``: the ``N D²`` multiplications are done in the dtype of the centred samples,
+    and only ``D²`` numbers are added in float64, so that a large mean costs no digits. ``m`` must be the same in both.
     """
-    wide = wide_dtype(a)
-    mean_a, mean_b = a.mean(-2, keepdim=True), b.mean(-2, keepdim=True)
-    centred = ((a - mean_a).mT @ (b - mean_b)).to(wide)
-    mean_a, mean_b = mean_a.to(wide), mean_b.to(wide)
-    return mean_a.squeeze(-2), torch.addcmul(centred, mean_a.mT, mean_b, value=a.shape[-2])
+    mean = x.mean(-2, keepdim=True)
+    return x - mean, mean.to(wide_dtype(x))
 
 
 def off_diagonal(matrix: Tensor) -> Tensor:
