@@ -38,8 +38,8 @@ Generated from the code by `python docs/make_components.py`; a test keeps it cur
 ## Regularizers
 
 Samples `(…, N, D)` to a scalar. Cost at N = {N}, D = {D}, float32, default settings (Barlow Twins: two such views):
-operations of the matrix products, forward and backward, and what the forward pass keeps for the backward pass, its input
-aside. Exact under data parallelism: value and gradients are those of the global batch, tested on 2, 3 and 4 processes;
+operations of the matrix products, forward and backward, and what the forward pass keeps for the backward pass,
+its input aside. Exact under data parallelism: value and gradients are of the global batch, tested on 2 to 4 processes;
 the MMDs exchange all samples for it, the others a few sums.
 
 | name | equation | GFLOP | MiB kept | exact under DDP |

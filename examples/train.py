@@ -19,6 +19,7 @@ from examples.config import Recipe, load_recipe
 from examples.data import ImageData, load_data
 from examples.evaluate import evaluate
 from examples.figures import summary_figure
+from examples.finite import FiniteGuard
 from examples.launch import Ranks, ranks
 from examples.methods import JEPA, build_model, build_optimizer
 from examples.runs import Log, open_run, save_run
@@ -59,6 +60,7 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     step_model = parallel(model, mine)
     views = make_views(recipe, data, mine)
     clip = recipe.sigreg.clip_grad if recipe.method == "sigreg" else recipe.hamjepa.clip_grad
+    guard = FiniteGuard(mine.device)
     with Log(out, mine, total=schedules.total, step=step) as log:
         while step < schedules.total:
             for batch in epoch_batches(recipe, data, step, steps_per_epoch):
@@ -67,7 +69,9 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
                 images = views(data.train_images[batch.tensor_split(mine.size)[mine.rank]], step)
                 augmented = time.perf_counter()
                 loss, terms, norm = train_step(step_model, optimizer, images, clip=clip)
+                guard.watch(step, {**terms, "loss": loss, "gradient norm": norm})
                 if step % recipe.train.log_every == 0 or step + 1 == schedules.total:
+                    guard.check()
                     record = {"loss": loss, **terms, **model.objective.statistics(), "grad_norm": norm}
                     values = {key: value.item() for key, value in record.items()}
                     ended = time.perf_counter()
@@ -80,6 +84,7 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
                 step += 1
                 log.bar.update()
             last = step == schedules.total
+            guard.check()
             if mine.main and (last or step // steps_per_epoch % recipe.train.checkpoint_every == 0):
                 save_run(out, recipe, model, optimizer, step)
     return out

@@ -130,6 +130,24 @@ def test_a_checkpoint_that_fails_to_be_written_leaves_the_old_one(tmp_path):
     assert torch.load(path, weights_only=True) == {"step": 1}
 
 
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    import examples.train as loop
+
+    step_of, calls = loop.train_step, []
+
+    def poisoned(*args, **kwargs):
+        loss, terms, norm = step_of(*args, **kwargs)
+        calls.append(1)
+        if len(calls) == 5:
+            terms["mean"] = terms["mean"] * float("nan")
+        return loss, terms, norm
+
+    monkeypatch.setattr(loop, "train_step", poisoned)
+    with pytest.raises(SystemExit, match=r"training stopped: mean not finite at step 4"):
+        train(tiny(tmp_path / "run", "train.log_every=100"))
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 3
+
+
 def test_log_is_cut_to_the_steps_before_the_checkpoint(tmp_path):
     log = tmp_path / "metrics.jsonl"
     log.write_text('{"step": 0, "loss": 1}\n{"step": 1, "loss": 2}\n{"step": 2, "loss": 3}\n{"step": 3, "lo')

@@ -225,6 +225,7 @@ def test_bad_arguments_are_named():
         (lambda: HamJEPAObjective(nn.Identity()), TypeError, "predictor must be a Predictor, got Identity"),
         (lambda: HamJEPAObjective(ResidualMLPPredictor(D), energy_weight=1.0), ValueError, "without a Hamiltonian"),
         (lambda: HamJEPAObjective(phi, penalties={"a": EnergyBudget()}), TypeError, r"penalties\['a'\] must be a Pen"),
+        (lambda: HamJEPAObjective(phi).prediction_loss(z[0], z[1, :1]), ValueError, "same shape"),
         (lambda: HamJEPAObjective(phi)(z[0]), ValueError, r"\(V >= 2, B, D\), got \(10, 8\)"),
         (lambda: HamJEPAObjective(phi)(z[:1]), ValueError, r"\(V >= 2, B, D\), got \(1, 10, 8\)"),
         (lambda: Penalty(EnergyBudget(), on="x"), ValueError, "on must be one of 'q', 'p', 'z', got 'x'"),

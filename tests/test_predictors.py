@@ -51,6 +51,14 @@ def test_autocast_does_not_lower_the_precision(kind):
     assert torch.equal(got, expected)
 
 
+def test_residual_mlp_keeps_float64_with_float32_weights():
+    z = torch.randn(4, 6, dtype=torch.float64)
+    predictor = ResidualMLPPredictor(3, hidden_dim=8)
+    got = predictor(z)
+    assert got.dtype == torch.float64
+    torch.testing.assert_close(got, predictor.double()(z))
+
+
 def test_learned_step_starts_at_dt_and_is_trained():
     predictor = HamiltonianPredictor(QuadraticHamiltonian(2), dt=0.3, learn_dt=True).double()
     assert predictor.dt.item() == pytest.approx(0.3, rel=1e-6)

@@ -153,6 +153,8 @@ class ResidualMLPPredictor(Predictor):
         Raises:
             ValueError: if ``direction`` is not 1 or −1, or ``z`` does not end in ``2 · dim``.
         """
+        if not z.is_floating_point():
+            raise TypeError(f"z must be a floating-point tensor, got {z.dtype}")
         if z.ndim == 0 or z.shape[-1] != 2 * self.dim:
             raise ValueError(f"z must have shape (..., {2 * self.dim}), got {tuple(z.shape)}")
         h = self._signed_dt(direction)
@@ -160,5 +162,15 @@ class ResidualMLPPredictor(Predictor):
         with torch.autocast(z.device.type, enabled=False):
             z = z.to(torch.promote_types(dtype, torch.float32))
             for _ in range(self.steps):
-                z = z + h * self.residual(z)
+                z = z + h * self._residual(z)
         return z.to(dtype)
+
+    def _residual(self, z: Tensor) -> Tensor:
+        """``g(z)``, the weights in the dtype of the state."""
+        for layer in self.residual:
+            if isinstance(layer, nn.Linear):
+                bias = layer.bias
+                z = F.linear(z, layer.weight.to(z.dtype), None if bias is None else bias.to(z.dtype))
+            else:
+                z = layer(z)
+        return z

@@ -104,7 +104,16 @@ class HamJEPAObjective(PenalizedObjective):
 
     @full_precision
     def prediction_loss(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """``L_pred`` of two views' states, each ``(B, 2d)``."""
+        """``L_pred`` of two views' states, each ``(B, 2d)``.
+
+        Raises:
+            ValueError: if the views differ in shape.
+            TypeError: if one is not floating.
+        """
+        if z_a.shape != z_b.shape:
+            raise ValueError(f"z_a and z_b must have the same shape, got {tuple(z_a.shape)} and {tuple(z_b.shape)}")
+        _checks.samples("z_a", z_a)
+        _checks.samples("z_b", z_b)
         return complete([self._prediction(z_a, z_b.to(z_a.dtype))], sync=self.sync)[0]
 
     def _prediction(self, z_a: Tensor, z_b: Tensor) -> Reduction:

@@ -68,6 +68,7 @@ class LeJEPAObjective(PenalizedObjective):
     @full_precision
     def prediction_loss(self, states: Tensor) -> Tensor:
         """``L_pred`` of states ``(V, B, D)``."""
+        check_states(states, views=self.global_views)
         return complete([self._prediction(states)], sync=self.sync)[0]
 
     def _prediction(self, states: Tensor) -> Reduction:

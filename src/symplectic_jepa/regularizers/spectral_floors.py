@@ -89,7 +89,7 @@ class SpectralFloors(BatchRegularizer):
             cov = covariance(*sums, eps=self.eps)
             if limited:
                 # k ≤ N − 1: the leading block is the covariance under the first columns of R.
-                rank = min(k, int(sums[0]) - 1)
+                rank = min(k, (int(sums[0]) if self.sync and world_size() > 1 else n) - 1)
                 cov = cov[..., :rank, :rank]
             return self.penalty(cov).to(x.dtype)
 
