@@ -101,7 +101,10 @@ def test_half_of_the_channels_cannot_leak_into_the_other():
 def test_bad_arguments_and_features_are_named():
     for call, message in (
         (lambda: PhaseSpaceTokenEncoder(nn.Identity(), in_channels=4, token_channels=5), "must be even, .* got 5"),
-        (lambda: PhaseSpaceTokenEncoder(nn.Identity(), in_channels=4, grid=0), "grid must be an int >= 1, got 0"),
+        (
+            lambda: PhaseSpaceTokenEncoder(nn.Identity(), in_channels=4, grid=0),
+            "grid must be an int >= 1, a pair of them, or None, got 0",
+        ),
         (lambda: PhaseSpaceTokenEncoder.resnet18(stem="mnist"), "stem must be one of .* got 'mnist'"),
         (lambda: PhaseSpaceTokenEncoder.resnet18(token_layer=1), "token_layer must be 2, 3 or 4, got 1"),
         (lambda: raw(torch.randn(2, 5, 3, 3), 4)(None), r"backbone must return \(B, 4, h, w\) .* got \(2, 5, 3, 3\)"),

@@ -208,17 +208,6 @@ def test_each_serves_as_a_penalty_and_says_what_it_measured(name):
         assert set(module.statistics) == {"epps_pulley", "condition"}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_each_compiles_as_one_graph(name):
-    x, module = batch(name, 9, D), MODULES[name]()
-    options = {"directions": A} if name in ("hamsigreg", "sliced_mmd") else {}
-    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    compiled(a, **options).backward()
-    module(b, **options).backward()
-    torch.testing.assert_close(a.grad, b.grad)
-
-
 # Geometries
 
 BOUNDARIES = ("free", "periodic")

@@ -68,5 +68,7 @@ from symplectic_jepa.regularizers import SpectralFloors as SpectralFloors
 from symplectic_jepa.regularizers import TopEigenvalueCeiling as TopEigenvalueCeiling
 from symplectic_jepa.regularizers import VarianceFloor as VarianceFloor
 from symplectic_jepa.regularizers import VICReg as VICReg
+from symplectic_jepa.regularizers import advance_draws as advance_draws
+from symplectic_jepa.regularizers import hold_draws as hold_draws
 from symplectic_jepa.state import join_state as join_state
 from symplectic_jepa.state import split_state as split_state

@@ -41,6 +41,15 @@ def samples(name: str, x: Tensor, *, minimum: int = 1) -> Tensor:
     return x
 
 
+def coordinates(name: str, x: Tensor, dim: int) -> Tensor:
+    """Return ``x`` if it is a floating ``(..., dim)`` tensor."""
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be a floating-point tensor, got dtype {x.dtype}")
+    if x.ndim == 0 or x.shape[-1] != dim:
+        raise ValueError(f"{name} must have shape (..., {dim}), got {tuple(x.shape)}")
+    return x
+
+
 def fraction(name: str, value: float) -> float:
     """Return ``value`` as a float if it lies between 0 and 1."""
     if finite(name, value) < 0 or value > 1:

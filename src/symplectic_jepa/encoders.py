@@ -43,11 +43,10 @@ class PhaseSpaceTokenEncoder(nn.Module):
         self.in_channels = _checks.positive_int("in_channels", in_channels)
         if _checks.positive_int("token_channels", token_channels) % 2:
             raise ValueError(f"token_channels must be even, half for q and half for p, got {token_channels}")
-        if isinstance(grid, int):
-            grid = (grid, grid)
-        for side in grid or ():
-            _checks.positive_int("grid", side)
-        self.grid = grid
+        sides = grid if isinstance(grid, tuple) else (grid, grid)
+        if grid is not None and (len(sides) != 2 or any(type(s) is not int or s < 1 for s in sides)):
+            raise ValueError(f"grid must be an int >= 1, a pair of them, or None, got {grid!r}")
+        self.grid = None if grid is None else sides
         self.backbone = backbone
         self.token_projection = nn.Sequential(
             nn.Conv2d(in_channels, token_channels, kernel_size=1, bias=False), nn.BatchNorm2d(token_channels)

@@ -69,6 +69,7 @@ class HamiltonianPredictor(Predictor):
         learn_dt: see `Predictor`.
 
     Raises:
+        TypeError: if ``hamiltonian`` is no `Hamiltonian`.
         ValueError: if ``dt`` is not positive and finite, or ``steps < 1``.
     """
 
@@ -82,6 +83,8 @@ class HamiltonianPredictor(Predictor):
         learn_dt: bool = False,
     ) -> None:
         super().__init__(dt=dt, steps=steps, learn_dt=learn_dt)
+        if not isinstance(hamiltonian, Hamiltonian):
+            raise TypeError(f"hamiltonian must be a Hamiltonian, got {type(hamiltonian).__name__}")
         self.hamiltonian = hamiltonian
         self.integrator = integrator
 
@@ -153,10 +156,7 @@ class ResidualMLPPredictor(Predictor):
         Raises:
             ValueError: if ``direction`` is not 1 or −1, or ``z`` does not end in ``2 · dim``.
         """
-        if not z.is_floating_point():
-            raise TypeError(f"z must be a floating-point tensor, got {z.dtype}")
-        if z.ndim == 0 or z.shape[-1] != 2 * self.dim:
-            raise ValueError(f"z must have shape (..., {2 * self.dim}), got {tuple(z.shape)}")
+        _checks.coordinates("z", z, 2 * self.dim)
         h = self._signed_dt(direction)
         dtype = z.dtype
         with torch.autocast(z.device.type, enabled=False):

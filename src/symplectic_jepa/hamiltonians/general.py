@@ -64,8 +64,7 @@ class GeneralHamiltonian(MLPHamiltonian):
 
     def _join(self, q: Tensor, p: Tensor) -> Tensor:
         for name, x in (("q", q), ("p", p)):
-            if x.ndim == 0 or x.shape[-1] != self.dim:
-                raise ValueError(f"{name} must have shape (..., {self.dim}), got {tuple(x.shape)}")
+            _checks.coordinates(name, x, self.dim)
         return torch.cat((q, p), dim=-1)
 
     def extra_repr(self) -> str:

@@ -17,6 +17,7 @@ class QuadraticHamiltonian(AbstractSeparable):
         geometry: symmetric positive definite ``(d, d)`` matrix; stored as a buffer. No learnable parameters.
 
     Raises:
+        TypeError: if ``geometry`` is not a floating-point tensor.
         ValueError: if ``geometry`` has another shape, is not symmetric or not positive definite.
     """
 
@@ -26,6 +27,8 @@ class QuadraticHamiltonian(AbstractSeparable):
         super().__init__()
         self.dim = _checks.positive_int("dim", dim)
         if geometry is not None:
+            if not isinstance(geometry, Tensor) or not geometry.is_floating_point():
+                raise TypeError(f"geometry must be a floating-point tensor, got {geometry!r}")
             geometry = geometry.detach().clone()
             if geometry.shape != (dim, dim):
                 raise ValueError(f"geometry must have shape ({dim}, {dim}), got {tuple(geometry.shape)}")
@@ -44,6 +47,5 @@ class QuadraticHamiltonian(AbstractSeparable):
 
     def force(self, q: Tensor) -> Tensor:
         """``−Hq``: ``(..., dim)`` to ``(..., dim)``."""
-        if q.ndim == 0 or q.shape[-1] != self.dim:
-            raise ValueError(f"q must have shape (..., {self.dim}), got {tuple(q.shape)}")
+        _checks.coordinates("q", q, self.dim)
         return -q if self.geometry is None else -(q @ self.geometry.to(q.dtype))

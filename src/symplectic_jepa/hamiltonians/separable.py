@@ -69,12 +69,12 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
 
     def potential(self, q: Tensor) -> Tensor:
         """``V(q) = ½ c ‖q‖² + s f(q)``: ``(..., dim)`` to ``(...)``."""
-        self._check("q", q)
+        _checks.coordinates("q", q, self.dim)
         return 0.5 * self.base_coeff * q.square().sum(-1) + self._residual(q)
 
     def force(self, q: Tensor) -> Tensor:
         """``−∇V(q)`` in closed form: ``(..., dim)`` to ``(..., dim)``."""
-        self._check("q", q)
+        _checks.coordinates("q", q, self.dim)
         return -self.base_coeff * q - self._residual_gradient(q)
 
     def kinetic(self, p: Tensor) -> Tensor:
@@ -85,12 +85,8 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
         """``∇T(p) = M⁻¹p``: ``(..., dim)`` to ``(..., dim)``; ``p`` itself without a learned mass."""
         if self.raw_mass is None:
             return p
-        self._check("p", p)
+        _checks.coordinates("p", p, self.dim)
         return p / F.softplus(self.raw_mass.to(p.dtype))
-
-    def _check(self, name: str, x: Tensor) -> None:
-        if x.ndim == 0 or x.shape[-1] != self.dim:
-            raise ValueError(f"{name} must have shape (..., {self.dim}), got {tuple(x.shape)}")
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""

@@ -96,6 +96,8 @@ class PenalizedObjective(nn.Module):
         for name, penalty in (penalties or {}).items():
             if not isinstance(penalty, Penalty):
                 raise TypeError(f"penalties[{name!r}] must be a Penalty, got {type(penalty).__name__}")
+        if "prediction" in (penalties or {}):
+            raise ValueError("penalties must not use the name 'prediction', that of the prediction loss in the terms")
         self.penalties = nn.ModuleDict(penalties)
         self.register_buffer("regularizer_scale", torch.tensor(1.0))
 

@@ -9,6 +9,8 @@ from symplectic_jepa.regularizers.covariance import log_det_per_dim as log_det_p
 from symplectic_jepa.regularizers.covariance import participation_ratio as participation_ratio
 from symplectic_jepa.regularizers.covariance import projected_covariance as projected_covariance
 from symplectic_jepa.regularizers.covariance import top_eigenvalue as top_eigenvalue
+from symplectic_jepa.regularizers.draws import advance_draws as advance_draws
+from symplectic_jepa.regularizers.draws import hold_draws as hold_draws
 from symplectic_jepa.regularizers.draws import orthonormal_projection as orthonormal_projection
 from symplectic_jepa.regularizers.draws import unit_directions as unit_directions
 from symplectic_jepa.regularizers.energy_budget import EnergyBudget as EnergyBudget

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from symplectic_jepa._precision import full_precision
-from symplectic_jepa.distributed import global_sums
+from symplectic_jepa.distributed import global_sums, world_size
 
 
 class Reduction(NamedTuple):
@@ -43,6 +43,11 @@ class BatchRegularizer(nn.Module, ABC):
     @abstractmethod
     def reduction(self, x: Tensor) -> Reduction:
         """Local sums of ``(..., N, D)`` in float32 or better, and the scalar that follows from the global ones."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other ranks have samples of this batch too. Asked at call time, never stored."""
+        return self.sync and world_size() > 1
 
     @full_precision
     def forward(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
-from symplectic_jepa.distributed import count, world_size
+from symplectic_jepa.distributed import count
 from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
 from symplectic_jepa.regularizers.vicreg import centred, off_diagonal
 
@@ -55,7 +55,7 @@ class BarlowTwins(BatchRegularizer):
             raise ValueError(
                 f"x must hold two views, (2, ..., N, D), got {tuple(x.shape)}; a Penalty needs views='separate'"
             )
-        n = _checks.samples("x", x, minimum=1 if self.sync and world_size() > 1 else 2).shape[-2]
+        n = _checks.samples("x", x, minimum=1 if self.shared else 2).shape[-2]
         local, mean = centred(x)
         product = torch.addcmul((local[0].mT @ local[1]).to(mean.dtype), mean[0].mT, mean[1], value=n)
         mean = mean.squeeze(-2)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.distributed import count, wide_dtype, world_size
+from symplectic_jepa.distributed import count, wide_dtype
 from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
 from symplectic_jepa.regularizers.covariance import log_det_per_dim
 
@@ -36,7 +36,7 @@ class CodingRate(BatchRegularizer):
         """Sums of ``N`` and ``z zᵀ``; see `BatchRegularizer`."""
         n, dim = _checks.samples("x", x).shape[-2:]
         z = x.to(wide_dtype(x))
-        smaller = n < dim and not (self.sync and world_size() > 1)
+        smaller = n < dim and not self.shared
         total, product = count(n, x), z @ z.mT if smaller else z.mT @ z
 
         def finish(sums: list[Tensor]) -> Tensor:

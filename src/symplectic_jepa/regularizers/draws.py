@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +11,11 @@ from torch import Tensor, nn
 
 from symplectic_jepa import _checks
 
-Draw = Callable[[int, int, torch.Generator, torch.dtype], Tensor]
-
 
 def orthonormal_projection(dim: int, k: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """``R`` of shape ``(dim, k)`` with orthonormal columns, from the QR of a Gaussian, on the generator's device."""
     gaussian = torch.randn(dim, k, generator=generator, device=generator.device)
-    q: Tensor = torch.linalg.qr(gaussian.to(dtype)).Q
+    q: Tensor = torch.linalg.qr(gaussian.to(dtype)).Q.contiguous()
     return q
 
 
@@ -26,62 +25,146 @@ def unit_directions(dim: int, k: int, generator: torch.Generator, dtype: torch.d
     return F.normalize(gaussian, dim=0)
 
 
+_DRAWS = {"orthonormal_projection": orthonormal_projection, "unit_directions": unit_directions}
+
+
+def _draw(  # noqa: PLR0917
+    kind: str, seed: int, index: int, dim: int, k: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    # The odd multiplier keeps the streams of neighbouring seeds apart.
+    generator = torch.Generator(device).manual_seed((seed * 0x9E3779B97F4A7C15 + index) % 2**63)
+    with torch.inference_mode(False), torch.no_grad():
+        return _DRAWS[kind](dim, k, generator, dtype)
+
+
+_kept_draw = lru_cache(maxsize=32)(_draw)  # the projections of the floors; a few hundred KiB each
+
+
+@torch.library.custom_op("symplectic_jepa::draw", mutates_args={"step"})
+def _next_draw(  # noqa: PLR0917
+    step: Tensor,
+    kind: str,
+    seed: int,
+    every: int,
+    advance: bool,
+    dim: int,
+    k: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """The matrix of a step, which is counted; one opaque node for ``torch.compile``, which traces no generator."""
+    index = int(step) // every  # on the CPU: nothing waits
+    if advance:
+        step.add_(1)
+    if every == 1:
+        return _draw(kind, seed, index, dim, k, dtype, device)
+    return _kept_draw(kind, seed, index, dim, k, dtype, device).clone()
+
+
+@_next_draw.register_fake
+def _(*arguments: Any) -> Tensor:
+    dim, k, dtype, device = arguments[-4:]
+    return torch.empty(dim, k, dtype=dtype, device=device)
+
+
 class Schedule(nn.Module):
     """Hands out random matrices that depend on the seed and a step counter only.
 
     One call is one step. The matrix stays the same for ``every`` steps, is the same on every rank (on devices of one
     kind), and goes on after a resume: the counter is in ``state_dict``. In eval mode the counter stands still.
 
+    A compiled graph holds one opaque operation that draws and counts as eager code does. A CUDA graph cannot; for one,
+    `hold` keeps the matrix in one place, and `advance` before each replay does what a call would have done.
+
     Args:
-        draw: `orthonormal_projection` or `unit_directions`.
+        kind: ``"orthonormal_projection"`` or ``"unit_directions"``.
         seed: the user's seed, at least 0.
         every: redraw after this many steps.
 
     Raises:
-        ValueError: if ``every < 1`` or ``seed < 0``.
+        ValueError: if ``kind`` is unknown, ``every < 1`` or ``seed < 0``.
     """
 
-    def __init__(self, draw: Draw, *, seed: int, every: int) -> None:
+    def __init__(self, kind: str, *, seed: int, every: int) -> None:
         super().__init__()
+        self.kind = _checks.one_of("kind", kind, _DRAWS)
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed must be an int >= 0, got {seed!r}")
-        self.draw = draw
         self.seed = seed
         self.every = _checks.positive_int("every", every)
-        self.step = 0
-        self._last: tuple[object, Tensor] | None = None
+        # No buffer, which `.to(device)` would move: the host reads it at every step. No int, which a compiled graph
+        # would take for a constant.
+        self.step = torch.zeros((), dtype=torch.int64)
+        self.held = False
+        self._matrix: Tensor | None = None
 
     def forward(self, dim: int, k: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Return this step's ``(dim, k)`` matrix, and count the step when training.
+        """Return this step's ``(dim, k)`` matrix, and count the step when training and not held."""
+        if self._matrix is not None and self.held:
+            if self._matrix.shape != (dim, k) or self._matrix.dtype != dtype or self._matrix.device != device:
+                raise ValueError(
+                    f"a held schedule hands out one matrix, {tuple(self._matrix.shape)} {self._matrix.dtype} on "
+                    f"{self._matrix.device}; asked for {(dim, k)} {dtype} on {device}"
+                )
+            return self._matrix
+        count = self.training and not self.held
+        matrix: Tensor = _next_draw(self.step, self.kind, self.seed, self.every, count, dim, k, dtype, device)
+        if self.held:
+            self._matrix = matrix
+        return matrix
+
+    def hold(self) -> None:
+        """From the next call on hand out one and the same tensor, which `advance` overwrites."""
+        self.held, self._matrix = True, None
+
+    def advance(self) -> None:
+        """Bring the held matrix to this step, in place, and count the step.
 
         Raises:
-            RuntimeError: inside ``torch.compile``, where a host-side draw would be frozen into the graph.
+            RuntimeError: if nothing is held: call `hold`, then the regularizer once.
         """
-        if torch.compiler.is_compiling():
-            raise RuntimeError(
-                "a compiled regularizer needs its random matrix from outside: pass projection= or directions= "
-                "(made by .schedule(dim, k, dtype=…, device=…) before the compiled call)"
-            )
-        index = self.step // self.every
-        self.step += self.training
-        key = (index, self.seed, dim, k, dtype, device)
-        if self._last is None or self._last[0] != key:
-            # A new tensor, never a copy into the old one, which a pending backward pass may still need.
-            # The odd multiplier keeps the streams of neighbouring seeds apart.
-            state = (self.seed * 0x9E3779B97F4A7C15 + index) % 2**63
-            generator = torch.Generator(device).manual_seed(state)
-            with torch.inference_mode(False), torch.no_grad():
-                self._last = (key, self.draw(dim, k, generator, dtype))
-        return self._last[1]
+        if self._matrix is None:
+            raise RuntimeError("advance() needs a held matrix: call hold(), then the regularizer once, first")
+        dim, k = self._matrix.shape
+        dtype, device = self._matrix.dtype, self._matrix.device
+        redraw = int(self.step) % self.every == 0
+        matrix = _next_draw(self.step, self.kind, self.seed, self.every, True, dim, k, dtype, device)
+        if redraw:
+            self._matrix.copy_(matrix)
 
     def get_extra_state(self) -> Tensor:
         """The step counter, for ``state_dict``."""
-        return torch.tensor(self.step)
+        return self.step.clone()
 
     def set_extra_state(self, state: Tensor) -> None:
         """Go on from the step of a ``state_dict``."""
-        self.step = int(state)
+        self.step.copy_(state)
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
-        return f"{self.draw.__name__}, seed={self.seed}, every={self.every}"
+        return f"{self.kind}, seed={self.seed}, every={self.every}"
+
+
+def hold_draws(module: nn.Module) -> None:
+    """Fix every random matrix in ``module`` to one place in memory, for a CUDA graph; see `advance_draws`.
+
+    Call it before the warm-up calls that precede the capture. They then draw, but count no step.
+    """
+    for schedule in _schedules(module):
+        schedule.hold()
+
+
+def advance_draws(module: nn.Module) -> None:
+    """Bring every held matrix in ``module`` to its next step, in place; call it before each replay of a CUDA graph.
+
+    Losses then equal those of ordinary calls.
+
+    Raises:
+        RuntimeError: if nothing is held: call `hold_draws`, then the module once, first.
+    """
+    for schedule in _schedules(module):
+        schedule.advance()
+
+
+def _schedules(module: nn.Module) -> list[Schedule]:
+    return [m for m in module.modules() if isinstance(m, Schedule)]

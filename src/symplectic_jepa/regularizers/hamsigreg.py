@@ -113,7 +113,7 @@ class RadialGeometry(TokenGridGeometry):
             raise ValueError(f"initial_condition must be below {max_condition:g}, got {initial_condition!r}")
         self.rest = math.log(knots * (self.log_bound / start - 1))  # b
         radius = self.frequency.square().sum(0).sqrt()
-        if not radius.max() > 0:
+        if radius.numel() < 2:
             raise ValueError(f"grid must have two tokens or more, got {grid!r}")
         steps = (knots * radius / radius.max())[..., None] - torch.arange(knots)
         self.register_buffer("ramps", steps.clamp(0, 1), persistent=False)

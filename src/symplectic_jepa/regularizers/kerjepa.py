@@ -14,7 +14,7 @@ from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
 from symplectic_jepa.distributed import count, global_sums, wide_dtype, world_size
 from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
-from symplectic_jepa.regularizers.draws import Schedule, unit_directions
+from symplectic_jepa.regularizers.draws import Schedule
 
 _ENTRIES = 2**24  # of the kernel matrices that are held at once
 
@@ -64,7 +64,7 @@ class SlicedMMD(MMD):
     def __init__(self, *, slices: int = 64, bandwidth: float = 1.0, seed: int = 0, sync: bool = True) -> None:
         super().__init__(bandwidth=bandwidth, sync=sync)
         self.slices = _checks.positive_int("slices", slices)
-        self.schedule = Schedule(unit_directions, seed=seed, every=1)
+        self.schedule = Schedule("unit_directions", seed=seed, every=1)
 
     @full_precision
     def forward(self, x: Tensor, *, directions: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
 from symplectic_jepa.distributed import count
 from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
-from symplectic_jepa.regularizers.draws import Schedule, unit_directions
+from symplectic_jepa.regularizers.draws import Schedule
 
 
 class SIGReg(BatchRegularizer):
@@ -57,7 +57,7 @@ class SIGReg(BatchRegularizer):
         target = torch.exp(-0.5 * t.square())
         self.register_buffer("quadrature", weight * target, persistent=False)
         self.register_buffer("target", target, persistent=False)
-        self.schedule = Schedule(unit_directions, seed=seed, every=1)
+        self.schedule = Schedule("unit_directions", seed=seed, every=1)
 
     @full_precision
     def forward(self, x: Tensor, *, directions: Tensor | None = None) -> Tensor:

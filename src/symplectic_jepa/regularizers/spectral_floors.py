@@ -7,7 +7,6 @@ from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
-from symplectic_jepa.distributed import world_size
 from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
 from symplectic_jepa.regularizers.covariance import (
     covariance,
@@ -17,7 +16,7 @@ from symplectic_jepa.regularizers.covariance import (
     project,
     top_eigenvalue,
 )
-from symplectic_jepa.regularizers.draws import Schedule, orthonormal_projection
+from symplectic_jepa.regularizers.draws import Schedule
 
 
 class SpectralFloors(BatchRegularizer):
@@ -65,7 +64,9 @@ class SpectralFloors(BatchRegularizer):
         self.top_share = None if top_share is None else _checks.fraction("top_share", top_share)
         self.proj_dim = _checks.positive_int("proj_dim", proj_dim)
         self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
-        self.schedule = Schedule(orthonormal_projection, seed=seed, every=refresh_every)
+        self.schedule = Schedule(
+            "orthonormal_projection", seed=seed, every=_checks.positive_int("refresh_every", refresh_every)
+        )
 
     @full_precision
     def forward(self, x: Tensor, *, projection: Tensor | None = None) -> Tensor:
@@ -79,35 +80,37 @@ class SpectralFloors(BatchRegularizer):
 
     def reduction(self, x: Tensor, *, projection: Tensor | None = None) -> Reduction:
         """Moments of the projected samples; see `BatchRegularizer`."""
-        n, dim = _checks.samples("x", x, minimum=self.minimum_rows()).shape[-2:]
+        n, dim = _checks.samples("x", x, minimum=1 if self.shared else 2).shape[-2:]
         k = projection.shape[-1] if projection is not None else min(self.proj_dim, dim)
         limited = projection is None and n <= k  # this rank alone does not see k degrees of freedom
         if projection is None:
             projection = self.schedule(dim, k, dtype=x.dtype, device=x.device)
 
         def finish(sums: list[Tensor]) -> Tensor:
-            cov = covariance(*sums, eps=self.eps)
-            if limited:
-                # k ≤ N − 1: the leading block is the covariance under the first columns of R.
-                rank = min(k, (int(sums[0]) if self.sync and world_size() > 1 else n) - 1)
-                cov = cov[..., :rank, :rank]
-            return self.penalty(cov).to(x.dtype)
+            rank = (sums[0] - 1).clamp_max(k) if limited else None
+            return self.penalty(covariance(*sums, eps=self.eps), rank=rank).to(x.dtype)
 
         return Reduction(moments(project(x, projection)), finish)
 
-    def minimum_rows(self) -> int:
-        """Rows that this rank must have for a covariance: two, unless other ranks have some too."""
-        return 1 if self.sync and world_size() > 1 else 2
+    def penalty(self, cov: Tensor, *, rank: Tensor | None = None) -> Tensor:
+        """The hinges of a given covariance ``(..., k, k)``, or of its leading ``rank × rank`` block, as a scalar.
 
-    def penalty(self, cov: Tensor) -> Tensor:
-        """The hinges of a given covariance ``(..., k, k)``, as a scalar."""
+        The leading block is the covariance under the first columns of ``R``. ``rank``, a scalar tensor, is known to the
+        device alone where the batch is shared between ranks, so the block is a mask and not a slice.
+        """
+        size: Tensor | int = cov.shape[-1]
+        filled = cov
+        if rank is not None:
+            inside = torch.arange(cov.shape[-1], device=cov.device) < rank
+            cov = cov.where(inside & inside[:, None], 0)
+            filled, size = cov + torch.diag(~inside).to(cov.dtype), rank  # ones outside leave the determinant alone
         hinges: list[Tensor] = []
         statistics: dict[str, Tensor] = {}
         if self.log_det is not None:
-            statistics["log_det"] = log_det_per_dim(cov)
+            statistics["log_det"] = log_det_per_dim(filled) * (cov.shape[-1] / size)
             hinges.append(torch.relu(self.log_det - statistics["log_det"]))
         if self.participation is not None:
-            statistics["participation"] = participation_ratio(cov) / cov.shape[-1]
+            statistics["participation"] = participation_ratio(cov) / size
             hinges.append(torch.relu(self.participation - statistics["participation"]))
         if self.top_share is not None:
             statistics["top_share"] = top_eigenvalue(cov) / cov.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -138,7 +141,14 @@ class ProjectedLogDetFloor(SpectralFloors):
         seed: int = 0,
         sync: bool = True,
     ) -> None:
-        super().__init__(log_det=floor, proj_dim=proj_dim, eps=eps, refresh_every=refresh_every, seed=seed, sync=sync)
+        super().__init__(
+            log_det=_checks.finite("floor", floor),
+            proj_dim=proj_dim,
+            eps=eps,
+            refresh_every=refresh_every,
+            seed=seed,
+            sync=sync,
+        )
 
 
 class TopEigenvalueCeiling(SpectralFloors):
@@ -164,7 +174,12 @@ class TopEigenvalueCeiling(SpectralFloors):
         sync: bool = True,
     ) -> None:
         super().__init__(
-            top_share=ceiling, proj_dim=proj_dim, eps=eps, refresh_every=refresh_every, seed=seed, sync=sync
+            top_share=_checks.fraction("ceiling", ceiling),
+            proj_dim=proj_dim,
+            eps=eps,
+            refresh_every=refresh_every,
+            seed=seed,
+            sync=sync,
         )
 
 
@@ -195,7 +210,7 @@ class ParticipationRatioFloor(SpectralFloors):
         sync: bool = True,
     ) -> None:
         super().__init__(
-            participation=floor,
+            participation=_checks.fraction("floor", floor),
             proj_dim=1 if proj_dim is None else proj_dim,
             eps=eps,
             refresh_every=refresh_every,
@@ -215,8 +230,8 @@ class ParticipationRatioFloor(SpectralFloors):
             return super().reduction(x, projection=projection)
         if projection is not None:
             raise ValueError("projection must be None for the floor of the full covariance (proj_dim=None)")
-        n, dim = _checks.samples("x", x, minimum=self.minimum_rows()).shape[-2:]
-        if not (self.sync and world_size() > 1):
+        n, dim = _checks.samples("x", x, minimum=1 if self.shared else 2).shape[-2:]
+        if not self.shared:
             centred = x - x.mean(-2, keepdim=True)
             gram = centred @ centred.mT if n < dim else centred.mT @ centred
             return Reduction([], lambda _: self._hinge(gram, min(dim, n - 1)))

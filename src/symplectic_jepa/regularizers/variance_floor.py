@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.distributed import count, wide_dtype, world_size
+from symplectic_jepa.distributed import count, wide_dtype
 from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
 
 
@@ -29,7 +29,7 @@ class VarianceFloor(BatchRegularizer):
 
     def reduction(self, x: Tensor) -> Reduction:
         """Sums of ``N``, ``x`` and ``x²``; see `BatchRegularizer`."""
-        n = _checks.samples("x", x, minimum=1 if self.sync and world_size() > 1 else 2).shape[-2]
+        n = _checks.samples("x", x, minimum=1 if self.shared else 2).shape[-2]
         # Each rank's variance is taken about its own mean, and only D numbers are combined in float64, so that a large
         # mean costs no digits.
         local_var, local_mean = torch.var_mean(x, -2, correction=0)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.distributed import count, wide_dtype, world_size
+from symplectic_jepa.distributed import count, wide_dtype
 from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
 
 
@@ -44,7 +44,7 @@ class VICReg(BatchRegularizer):
 
     def reduction(self, x: Tensor) -> Reduction:
         """Moments up to the second; see `BatchRegularizer`."""
-        n, dim = _checks.samples("x", x, minimum=1 if self.sync and world_size() > 1 else 2).shape[-2:]
+        n, dim = _checks.samples("x", x, minimum=1 if self.shared else 2).shape[-2:]
         local, mean = centred(x)
         product = torch.addcmul((local.mT @ local).to(mean.dtype), mean.mT, mean, value=n)
 
