@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import cast
 
+import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,6 +18,18 @@ from symplectic_jepa import SPLITTINGS, Floors
 RECIPES = Path(__file__).parent / "recipes"
 FAMILY = ("vicreg", "barlow_twins", "coding_rate", "kerjepa", "kerjepa_sliced", "ham_sigreg", "ham_sigreg_radial")
 REGULARIZERS = ("default", "none", *FAMILY)
+LEAST = {  # smallest value of every number that no module checks
+    1: (
+        "data.batch_size", "data.train_size", "data.test_size", "data.global_views", "encoder.global_dim",
+        "encoder.projector_hidden", "encoder.projector_dim", "train.epochs", "train.log_every", "train.checkpoint_every",
+        "evaluation.probe_epochs",
+    ),
+    0: (
+        "data.local_views", "predictor.lr", "predictor.residual_warmup_epochs", "hamjepa.clip_grad", "sigreg.clip_grad",
+        "optim.lr", "optim.weight_decay", "optim.warmup_epochs", "optim.warmup_factor", "optim.final_factor",
+        "optim.regularizer_warmup_epochs", "regularizer_weight", "train.seed",
+    ),
+}  # fmt: skip
 METHODS = {"hamjepa": "HamJEPA", "mlp_hjepa": "MLP-HJEPA", "sigreg": "SIGReg"}
 
 
@@ -149,9 +164,11 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
             OmegaConf.structured(Recipe), OmegaConf.load(path), OmegaConf.from_dotlist(overrides or [])
         )
         recipe = cast(Recipe, OmegaConf.to_object(merged))
-    except (OmegaConfBaseException, ValueError) as error:
-        message, key = str(error).splitlines()[0], getattr(error, "full_key", None)
+    except OmegaConfBaseException as error:
+        message, key = str(error).splitlines()[0], error.full_key
         raise SystemExit(f"recipe {path.name}: {f'{key}: ' if key else ''}{message}") from error
+    except ValueError as error:  # AugmentConfig's own, the only part that checks itself
+        raise SystemExit(f"recipe {path.name}: augment.{error}") from error
     check(recipe)
     return recipe
 
@@ -182,10 +199,21 @@ def check(recipe: Recipe) -> None:
                     "channels of q and p, which the Hamiltonian tells apart"
                 )
         choice("data.global_views (matched by HamJEPA)", recipe.data.global_views, (2,))
-    if recipe.train.epochs < 1 or recipe.train.log_every < 1 or recipe.train.checkpoint_every < 1:
-        raise SystemExit("train.epochs, train.log_every and train.checkpoint_every must be at least 1")
-    if recipe.data.global_views < 1 or recipe.data.local_views < 0:
-        raise SystemExit("data.global_views must be at least 1 and data.local_views at least 0")
+    for minimum, keys in LEAST.items():
+        for key in keys:
+            value = attrgetter(key)(recipe)
+            if value is not None and not minimum <= value < math.inf:
+                raise SystemExit(f"{key} must be at least {minimum} and finite, got {value}")
+    low, high = recipe.local_scale
+    if not 0 < low <= high <= 1:
+        raise SystemExit(f"local_scale must be a pair 0 < low <= high <= 1, got {recipe.local_scale}")
+    if recipe.train.device != "auto":
+        try:
+            torch.device(recipe.train.device)
+        except RuntimeError as error:
+            raise SystemExit(
+                f"train.device must be auto or a device of PyTorch, got {recipe.train.device!r}"
+            ) from error
 
 
 def to_yaml(recipe: Recipe) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from examples.augment import normalize
-from examples.checkpoint import load_checkpoint, write_atomically
+from examples.checkpoint import load_checkpoint, save_atomically, write_atomically
 from examples.config import METHODS, Evaluation, Recipe, load_recipe
 from examples.data import ImageData, load_data
 from examples.launch import pick_device
@@ -49,7 +49,7 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
         "torch": torch.__version__,
         "readouts": rows,
     }
-    torch.save(diagnostics, run / "diagnostics.pt")
+    save_atomically(run / "diagnostics.pt", diagnostics)
     write_atomically(run / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 

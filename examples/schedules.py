@@ -11,7 +11,7 @@ from examples.config import Recipe
 
 
 class Schedules:
-    """Learning rates and warm-ups as functions of the step, so a resumed run needs no scheduler state."""
+    """Those of one recipe; ``apply`` sets them."""
 
     def __init__(self, recipe: Recipe, steps_per_epoch: int) -> None:
         self.recipe = recipe
