@@ -21,8 +21,8 @@ REGULARIZERS = ("default", "none", *FAMILY)
 LEAST = {  # smallest value of every number that no module checks
     1: (
         "data.batch_size", "data.train_size", "data.test_size", "data.global_views", "encoder.global_dim",
-        "encoder.projector_hidden", "encoder.projector_dim", "train.epochs", "train.log_every", "train.checkpoint_every",
-        "evaluation.probe_epochs",
+        "encoder.projector_hidden", "encoder.projector_dim", "train.epochs", "train.log_every",
+        "train.checkpoint_every", "evaluation.probe_epochs",
     ),
     0: (
         "data.local_views", "predictor.lr", "predictor.residual_warmup_epochs", "hamjepa.clip_grad", "sigreg.clip_grad",
@@ -118,6 +118,8 @@ class Optim:
 class Train:
     epochs: int = 30
     precision: str = "bf16"  # bf16 autocast of the encoder, or fp32
+    compile: bool = False  # the model's forward and backward through torch.compile, as one graph
+    cuda_graph: bool = False  # forward, backward and optimizer recorded once and replayed; one GPU
     device: str = "auto"  # auto, cpu, cuda, …
     seed: int = 42
     log_every: int = 10  # steps

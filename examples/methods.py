@@ -121,11 +121,16 @@ def build_model(recipe: Recipe, image_shape: torch.Size) -> JEPA:
 
 
 def build_optimizer(recipe: Recipe, model: JEPA) -> torch.optim.AdamW:
-    """AdamW on everything; the predictor may have its own learning rate."""
+    """AdamW on everything; the predictor may have its own learning rate.
+
+    Learning rates are tensors and the step is one fused kernel, so that a CUDA graph can hold it.
+    """
     o = recipe.optim
     own = list(model.objective.parameters())
     rest = [*model.encoder.parameters(), *model.projector.parameters()]
-    groups: list[dict[str, list[nn.Parameter] | float]] = [{"params": rest, "base_lr": o.lr}]
+    rates = [(rest, o.lr)]
     if own:
-        groups.append({"params": own, "base_lr": o.lr if recipe.predictor.lr is None else recipe.predictor.lr})
-    return torch.optim.AdamW(groups, lr=o.lr, weight_decay=o.weight_decay)
+        rates.append((own, o.lr if recipe.predictor.lr is None else recipe.predictor.lr))
+    device = rest[0].device
+    groups = [{"params": params, "lr": torch.tensor(lr, device=device), "base_lr": lr} for params, lr in rates]
+    return torch.optim.AdamW(groups, weight_decay=o.weight_decay, fused=True, capturable=device.type == "cuda")

@@ -17,7 +17,10 @@ from examples.config import Recipe, to_yaml
 from examples.launch import Ranks
 
 # Keys that do not change what is learned (the number of ranks is not in a recipe at all).
-FREE = ("train.resume", "train.out", "train.device", "train.log_every", "train.checkpoint_every", "data.root")
+FREE = (
+    "train.resume", "train.out", "train.device", "train.log_every", "train.checkpoint_every", "train.compile",
+    "train.cuda_graph", "data.root",
+)  # fmt: skip
 
 
 def open_run(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> tuple[Path, int]:

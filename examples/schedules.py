@@ -31,7 +31,7 @@ class Schedules:
         self, step: int, optimizer: torch.optim.Optimizer, objective: sj.HamJEPAObjective | sj.LeJEPAObjective
     ) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * self.lr_factor(step)
+            group["lr"].fill_(group["base_lr"] * self.lr_factor(step))
         if step % self.steps_per_epoch:
             return
         epoch = step // self.steps_per_epoch + 1

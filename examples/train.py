@@ -6,7 +6,7 @@ Several processes share the batch of the recipe: ``torchrun --nproc-per-node 2 -
 from __future__ import annotations
 
 import argparse
-import time
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from examples.augment import Augment, AugmentConfig
+from examples.capture import CapturedStep
 from examples.config import Recipe, load_recipe
 from examples.data import ImageData, load_data
 from examples.evaluate import evaluate
@@ -24,6 +25,7 @@ from examples.launch import Ranks, ranks
 from examples.methods import JEPA, build_model, build_optimizer
 from examples.runs import Log, open_run, save_run
 from examples.schedules import Schedules
+from examples.timing import StepClock
 
 
 def main() -> None:
@@ -57,30 +59,31 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
         )
     schedules = Schedules(recipe, steps_per_epoch)
     out, step = open_run(recipe, model, optimizer, mine)
-    step_model = parallel(model, mine)
     views = make_views(recipe, data, mine)
-    clip = recipe.sigreg.clip_grad if recipe.method == "sigreg" else recipe.hamjepa.clip_grad
+    clock = StepClock(mine.device)
+    run_step = make_step(recipe, model, optimizer, mine, clock)
     guard = FiniteGuard(mine.device)
     with Log(out, mine, total=schedules.total, step=step) as log:
         while step < schedules.total:
             for batch in epoch_batches(recipe, data, step, steps_per_epoch):
-                began = time.perf_counter()
+                logged = step % recipe.train.log_every == 0 or step + 1 == schedules.total
+                if logged:
+                    clock.start()
                 schedules.apply(step, optimizer, model.objective)
                 images = views(data.train_images[batch.tensor_split(mine.size)[mine.rank]], step)
-                augmented = time.perf_counter()
-                loss, terms, norm = train_step(step_model, optimizer, images, clip=clip)
+                clock.mark("data")
+                loss, terms, norm = run_step(images)
                 guard.watch(step, {**terms, "loss": loss, "gradient norm": norm})
-                if step % recipe.train.log_every == 0 or step + 1 == schedules.total:
+                if logged:
                     guard.check()
+                    seconds = clock.stop()
                     record = {"loss": loss, **terms, **model.objective.statistics(), "grad_norm": norm}
+                    record["lr"] = optimizer.param_groups[0]["lr"]
                     values = {key: value.item() for key, value in record.items()}
-                    ended = time.perf_counter()
-                    values |= {
-                        "lr": optimizer.param_groups[0]["lr"],
-                        "data_seconds": augmented - began,
-                        "step_seconds": ended - augmented,
-                    }
-                    log.write(step, step / steps_per_epoch, values, images_per_second=len(batch) / (ended - began))
+                    values |= {f"{name}_seconds": span for name, span in seconds.items()}
+                    log.write(
+                        step, step / steps_per_epoch, values, images_per_second=len(batch) / sum(seconds.values())
+                    )
                 step += 1
                 log.bar.update()
             last = step == schedules.total
@@ -90,16 +93,59 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     return out
 
 
+Step = tuple[Tensor, dict[str, Tensor], Tensor]  # the loss, its terms and the gradient norm
+
+
+def make_step(
+    recipe: Recipe, model: JEPA, optimizer: torch.optim.Optimizer, mine: Ranks, clock: StepClock
+) -> Callable[[Tensor], Step]:
+    """``step(images)`` as the recipe says: eager, compiled, recorded as a CUDA graph, or both."""
+    clip = recipe.sigreg.clip_grad if recipe.method == "sigreg" else recipe.hamjepa.clip_grad
+    step_model = parallel(model, mine)
+    if recipe.train.compile:
+        step_model = torch.compile(step_model, fullgraph=mine.size == 1)  # DDP cuts the graph at its buckets
+    elif not recipe.train.cuda_graph:
+        clock.attach(model)
+    step = functools.partial(train_step, step_model, optimizer, clip=clip)
+    if not recipe.train.cuda_graph:
+        return functools.partial(step, clock=clock)
+    if mine.device.type != "cuda" or mine.size > 1:
+        raise SystemExit(
+            f"train.cuda_graph needs one process on a CUDA device, got {mine.size} on {mine.device.type!r}"
+        )
+    recorded: list[CapturedStep[Step]] = []
+
+    def graphed(images: Tensor) -> Step:
+        if not recorded:
+            recorded.append(CapturedStep(step, images, model, optimizer))
+        output = recorded[0](images)
+        clock.mark("step")
+        return output
+
+    return graphed
+
+
 def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, *, clip: float | None
-) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """One step on views ``(V, B, 3, H, W)``; return the loss, its terms and the gradient norm, without waiting."""
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    *,
+    clip: float | None,
+    clock: StepClock | None = None,
+) -> Step:
+    """One step on views ``(V, B, 3, H, W)``, without waiting for the device."""
     loss, terms = model(images)
     optimizer.zero_grad(set_to_none=True)
+    if clock:
+        clock.mark(clock.passes[0])
     loss.backward()
+    if clock:
+        clock.mark(clock.passes[1])
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, float("inf") if clip is None else clip)
     optimizer.step()
+    if clock:
+        clock.mark("optimizer")
     return loss.detach(), terms, norm
 
 
