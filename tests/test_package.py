@@ -70,12 +70,22 @@ def test_rooms_import_downwards_only(room):
     assert imported - {room} <= ROOMS[room]
 
 
-def test_the_table_of_components_is_current_and_complete():
-    path = Path(__file__).parents[1] / "docs" / "make_components.py"
-    spec = importlib.util.spec_from_file_location("make_components", path)
+def generated(name):
+    """The module in ``docs`` that writes a page, its page checked against what it would write now."""
+    path = Path(__file__).parents[1] / "docs" / f"make_{name}.py"
+    spec = importlib.util.spec_from_file_location(f"make_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.PAGE.read_text() == module.page(), "run: python docs/make_components.py"
+    assert module.PAGE.read_text() == module.page(), f"run: python docs/make_{name}.py"
+    return module
+
+
+def test_the_page_on_scale_out_is_current():
+    generated("scale_out")
+
+
+def test_the_table_of_components_is_current_and_complete():
+    module = generated("components")
     regularizers = {
         name
         for name, value in public().items()

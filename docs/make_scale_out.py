@@ -1,0 +1,131 @@
+"""Write ``docs/scale-out.md`` from the code: ``python docs/make_scale_out.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import symplectic_jepa as sj
+
+PAGE = Path(__file__).parent / "scale-out.md"
+GPUS = (8, 64, 512)
+D = 1024  # of q and of p, the paper's
+BATCH = 64  # images per rank: the sums do not depend on it, the MMDs' rows do
+
+TEXT = """# What a step moves between ranks
+
+Written from the code by `python docs/make_scale_out.py`; a test keeps it current. Bytes are counted from the tensors that
+the objectives sum, not measured on a network.
+
+## The arithmetic
+
+Every statistic of an objective is a function of sums over the batch. A rank adds up its own samples; the sums of all
+penalties and of the prediction loss travel as one float64 vector in **one all-reduce forward, and one backward** for its
+gradient. Its length depends on the dimension of the state and on the settings, not on the batch and not on the ranks:
+
+- budget: 1 number; variance floor: 2d; mean penalty: 2d; each with a count;
+- spectral floors: k + k² for the projected samples' first and second moments;
+- SIGReg: 2·T·M for each view, the sums of cosines and sines.
+
+An all-reduce of b bytes on W ranks sends and receives 2·(W − 1)/W·b per rank, whatever the algorithm that reaches the
+bandwidth bound: {factors}. So the objective's share in the traffic
+does not grow with the number of ranks.
+
+{collectives}
+
+The gradient all-reduce of `DistributedDataParallel` overlaps with the backward pass; the objective's two cannot, for the
+loss waits for them. What they cost is latency: two small collectives a step. SyncBatchNorm adds two per normalisation layer
+({layers} here: {norm_collectives} a step, {norm_bytes} in all), which is why it, and not the objective, is the first thing to
+look at when a step does not scale.
+
+## Penalties with more to move
+
+Other regularizers on the whole state `z` ({dim} coordinates, two views apart, {batch} images per rank), per rank and per
+direction. The D × D ones move several times the gradient of this encoder; the MMD moves samples, and grows with the ranks.
+
+{others}
+"""
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(page())
+
+
+def page() -> str:
+    """The page as markdown."""
+    encoder = sj.PhaseSpaceTokenEncoder.resnet18(stem="cifar")
+    hamjepa = sj.hamjepa_cifar100(sj.HamiltonianPredictor(sj.SeparableHamiltonian(D)))
+    full_sigreg = sj.LeJEPAObjective(sj.sigreg_penalty(slices=1024, knots=17))
+    norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
+    # Forward gathers mean, inverse deviation and a count of every rank; backward sums two vectors per layer.
+    norm_numbers = sum(4 * m.num_features + 1 for m in norms)
+    return TEXT.format(
+        factors=", ".join(f"{2 * (w - 1) / w:.2f}·b on {w} GPUs" for w in GPUS),
+        collectives=_objectives(
+            {
+                "HamJEPA (CIFAR-100 preset)": (hamjepa, _bytes(encoder) + _bytes(hamjepa)),
+                "SIGReg, M = 64, T = 9 (the paper's)": (sj.sigreg_cifar100(), _bytes(encoder)),
+                "SIGReg, M = 1024, T = 17": (full_sigreg, _bytes(encoder)),
+            }
+        ),
+        layers=len(norms),
+        norm_collectives=2 * len(norms),
+        norm_bytes=_size(4 * norm_numbers),
+        dim=2 * D,
+        batch=BATCH,
+        others=_others(),
+    )
+
+
+def _objectives(rows: dict[str, tuple[sj.HamJEPAObjective | sj.LeJEPAObjective, int]]) -> str:
+    ranks = " | ".join(f"objective / gradient, {w} GPUs" for w in GPUS)
+    lines = [
+        f"| objective | its vector | gradient all-reduce | {ranks} | share |",
+        "| --- | --- | --- |" + " --- |" * (len(GPUS) + 1),
+    ]
+    states = torch.randn(2, BATCH, 2 * D)
+    for name, (objective, gradient) in rows.items():
+        # The count and the sum of the prediction loss, and the sums of the penalties.
+        numbers = 2 + sum(x.numel() for penalty in objective.penalties.values() for x in penalty.reduction(states).sums)
+        each = 8 * numbers
+        cells = [f"{_size(2 * each * 2 * (w - 1) / w)} / {_size(gradient * 2 * (w - 1) / w)}" for w in GPUS]
+        lines.append(
+            f"| {name} | 2 × {_size(each)} | {_size(gradient)} | {' | '.join(cells)} | {2 * each / gradient:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def _others() -> str:
+    regularizers = {
+        "VICReg": sj.VICReg(),
+        "BarlowTwins": sj.BarlowTwins(),
+        "CodingRate": sj.CodingRate(),
+    }
+    x = torch.randn(2, BATCH, 2 * D)
+    lines = [f"| regularizer | {' | '.join(f'{w} GPUs' for w in GPUS)} |", "| --- |" + " --- |" * len(GPUS)]
+    for name, module in regularizers.items():
+        # On one rank the coding rate may use the N × N Gram matrix instead; its sums between ranks are D × D.
+        numbers = sum(s.numel() for s in module.reduction(x).sums) if name != "CodingRate" else 1 + 2 * (2 * D) ** 2
+        cells = [_size(8 * numbers * 2 * (w - 1) / w) for w in GPUS]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    rows = [_size(4 * BATCH * w * (2 * (2 * D) + 1) * 2 * (w - 1) / w) for w in GPUS]
+    lines.append(f"| `MMD` (the rows of all ranks) | {' | '.join(rows)} |")
+    return "\n".join(lines)
+
+
+def _bytes(module: nn.Module) -> int:
+    return 4 * sum(p.numel() for p in module.parameters())
+
+
+def _size(count: float) -> str:
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= 0.9 * factor:  # never four digits
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+if __name__ == "__main__":
+    main()
