@@ -16,34 +16,35 @@ BATCH = 64  # images per rank: the sums do not depend on it, the MMDs' rows do
 
 TEXT = """# What a step moves between ranks
 
-Written from the code by `python docs/make_scale_out.py`; a test keeps it current. Bytes are counted from the tensors that
-the objectives sum, not measured on a network.
+Written from the code by `python docs/make_scale_out.py`; a test keeps it current. Bytes are counted from the tensors
+that the objectives sum, not measured on a network.
 
 ## The arithmetic
 
 Every statistic of an objective is a function of sums over the batch. A rank adds up its own samples; the sums of all
-penalties and of the prediction loss travel as one float64 vector in **one all-reduce forward, and one backward** for its
-gradient. Its length depends on the dimension of the state and on the settings, not on the batch and not on the ranks:
+penalties and of the prediction loss travel as one float64 vector in **one all-reduce forward, and one backward** for
+its gradient. Its length depends on the dimension of the state and on the settings, not on the batch and not on the
+ranks:
 
 - budget: 1 number; variance floor: 2d; mean penalty: 2d; each with a count;
 - spectral floors: k + k² for the projected samples' first and second moments;
 - SIGReg: 2·T·M for each view, the sums of cosines and sines.
 
 An all-reduce of b bytes on W ranks sends and receives 2·(W − 1)/W·b per rank, whatever the algorithm that reaches the
-bandwidth bound: {factors}. So the objective's share in the traffic
-does not grow with the number of ranks.
+bandwidth bound: {factors}. So the objective's share in the traffic does not grow with the number of ranks.
 
 {collectives}
 
-The gradient all-reduce of `DistributedDataParallel` overlaps with the backward pass; the objective's two cannot, for the
-loss waits for them. What they cost is latency: two small collectives a step. SyncBatchNorm adds two per normalisation layer
-({layers} here: {norm_collectives} a step, {norm_bytes} in all), which is why it, and not the objective, is the first thing to
-look at when a step does not scale.
+The gradient all-reduce of `DistributedDataParallel` overlaps with the backward pass; the objective's two cannot, for
+the loss waits for them. What they cost is latency: two small collectives a step. SyncBatchNorm adds two per
+normalisation layer ({layers} here: {norm_collectives} a step, {norm_bytes} in all), which is why it, and not the
+objective, is the first thing to look at when a step does not scale.
 
 ## Penalties with more to move
 
-Other regularizers on the whole state `z` ({dim} coordinates, two views apart, {batch} images per rank), per rank and per
-direction. The D × D ones move several times the gradient of this encoder; the MMD moves samples, and grows with the ranks.
+Other regularizers on the whole state `z` ({dim} coordinates, two views apart, {batch} images per rank), per rank and
+per direction. The D × D ones move several times the gradient of this encoder; the MMD moves samples, and grows with
+the ranks.
 
 {others}
 """
