@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -14,32 +13,24 @@ from symplectic_jepa import _checks
 from symplectic_jepa.hamiltonians._base import Hamiltonian
 
 
-def _gelu_prime(a: Tensor) -> Tensor:
-    # x Φ(x) has the derivative Φ(x) + x φ(x), with Φ and φ of the standard normal law.
-    cdf = 0.5 * (1 + torch.erf(a * math.sqrt(0.5)))
-    return cdf + a * torch.exp(-0.5 * a.square()) * (1 / math.sqrt(2 * math.pi))
-
-
-def _silu_prime(a: Tensor) -> Tensor:
-    s = torch.sigmoid(a)
-    return s * (1 + a * (1 - s))
-
-
-def _tanh_prime(a: Tensor) -> Tensor:
-    return 1 - torch.tanh(a).square()
-
-
 def _softplus(a: Tensor) -> Tensor:
     # Not F.softplus: above its threshold that is the identity, so its derivative is not the sigmoid.
     return torch.logaddexp(a, torch.zeros_like(a))
 
 
-# Smooth activations only: a ReLU potential has a piecewise constant force, which learns nothing from q.
-_ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "gelu": (F.gelu, _gelu_prime),
-    "silu": (F.silu, _silu_prime),
-    "tanh": (torch.tanh, _tanh_prime),
-    "softplus": (_softplus, torch.sigmoid),
+def _silu_backward(g: Tensor, a: Tensor) -> Tensor:
+    s = torch.sigmoid(a)
+    return g * (s * (1 + a * (1 - s)))
+
+
+# φ, and the pull-back g ↦ g ⊙ φ'(a): where PyTorch's own backward kernel is differentiable itself, that one, a single
+# pass where the formula takes ten. Smooth activations only: a ReLU potential has a piecewise constant force, which learns
+# nothing from q.
+_ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "gelu": (F.gelu, torch.ops.aten.gelu_backward),
+    "silu": (F.silu, _silu_backward),
+    "tanh": (torch.tanh, lambda g, a: torch.ops.aten.tanh_backward(g, torch.tanh(a))),
+    "softplus": (_softplus, lambda g, a: g * torch.sigmoid(a)),
 }
 
 
@@ -94,18 +85,18 @@ class MLPHamiltonian(Hamiltonian):
 
     def _residual_gradient(self, x: Tensor) -> Tensor:
         """``s ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``."""
-        act, act_prime = _ACTIVATIONS[self.activation]
+        act, pull_back = _ACTIVATIONS[self.activation]
         h = x
-        slopes: list[tuple[Tensor, Tensor]] = []
+        passed: list[tuple[Tensor, Tensor]] = []
         for i, (weight, bias) in enumerate(self._layers(x.dtype), start=1):
             a = F.linear(h, weight, bias)
-            slopes.append((weight, act_prime(a)))
+            passed.append((weight, a))
             if i < len(self.hidden):
                 h = act(a)
-        grad = self.output.weight.to(x.dtype).squeeze(0)
-        for weight, slope in reversed(slopes):
-            grad = (grad * slope) @ weight
-        return self.residual_scale.to(x.dtype) * grad
+        grad = (self.residual_scale.to(x.dtype) * self.output.weight.to(x.dtype).squeeze(0)).expand_as(a)
+        for weight, a in reversed(passed):
+            grad = pull_back(grad, a) @ weight
+        return grad
 
     def _layers(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
         for layer in self.hidden:

@@ -128,7 +128,8 @@ class PenalizedObjective(nn.Module):
             [prediction, *(penalty.reduction(states) for _, penalty in named)], sync=self.sync
         )
         terms = {"prediction": predicted.detach()}
-        loss = prediction_weight * predicted
+        # Not 1 · predicted: inductor would drop the product, and return the detached term in the loss's place.
+        loss = predicted if prediction_weight == 1 else prediction_weight * predicted
         for (name, penalty), value in zip(named, values, strict=True):
             terms[name] = value.detach()
             loss = loss + (penalty.weight * self.regularizer_scale.to(value.dtype)) * value
