@@ -79,9 +79,11 @@ def data(dtype):
     return (torch.randn(2, 24, 5, generator=generator, dtype=torch.float64) + 0.3).to(dtype)
 
 
-def run(name, dtype, rank, world, steps=2):
+def run(name, dtype, rank, world, steps=2, compiled=False):
     """Loss and gradients of the last of a few steps, so that the draws have moved on."""
     model = Model(name).to(dtype)
+    if compiled:
+        model.loss.compile(fullgraph=True, backend="aot_eager")
     wrapped = DistributedDataParallel(model) if world > 1 else model
     mine = data(dtype).split(SHARDS[world], dim=1)[rank]
     for _ in range(steps):
@@ -98,6 +100,9 @@ def main():
     results = {
         (name, str(dtype)): run(name, dtype, rank, world) for name in CASES for dtype in (torch.float64, torch.float32)
     }
+
+    if world == 2:  # once: it takes seconds
+        results["compiled", "hamjepa_q"] = run("hamjepa_q", torch.float64, rank, world, compiled=True)
 
     calls, all_reduce = [], dist.all_reduce
     dist.all_reduce = lambda *args, **kwargs: (calls.append(1), all_reduce(*args, **kwargs))[1]

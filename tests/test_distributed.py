@@ -62,6 +62,13 @@ def test_loss_and_gradients_equal_one_process_on_the_whole_batch(results, name, 
                 assert error <= bound, key
 
 
+def test_a_compiled_objective_is_exact_too(results):
+    expected = run("hamjepa_q", torch.float64, rank=0, world=1)
+    for rank in results[2]:
+        for key, value in rank["compiled", "hamjepa_q"].items():
+            assert relative_error(value, expected[key]) <= 1e-10, key
+
+
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_comparison_catches_a_sum_that_autograd_does_not_see(results, world):
     expected = run("mean_penalty", torch.float64, rank=0, world=1)
