@@ -88,9 +88,10 @@ def _objectives(rows: dict[str, tuple[sj.HamJEPAObjective | sj.LeJEPAObjective, 
         "| --- | --- | --- |" + " --- |" * (len(GPUS) + 1),
     ]
     states = torch.randn(2, BATCH, 2 * D)
+    parts = {"z": states, "q": states[..., :D], "p": states[..., D:]}
     for name, (objective, gradient) in rows.items():
         # The count and the sum of the prediction loss, and the sums of the penalties.
-        numbers = 2 + sum(x.numel() for penalty in objective.penalties.values() for x in penalty.reduction(states).sums)
+        numbers = 2 + sum(x.numel() for p in objective.penalties.values() for x in p.reduction(parts[p.on]).sums)
         each = 8 * numbers
         cells = [f"{_size(2 * each * 2 * (w - 1) / w)} / {_size(gradient * 2 * (w - 1) / w)}" for w in GPUS]
         lines.append(

@@ -45,6 +45,10 @@ class Predictor(nn.Module):
         """Predict the other view's state: ``(..., 2d)`` to ``(..., 2d)``."""
         raise NotImplementedError(f"{type(self).__name__} must implement forward(z, *, direction)")
 
+    def flow(self, q: Tensor, p: Tensor, *, direction: int = 1) -> tuple[Tensor, Tensor]:
+        """The same map on the two halves of the state apart: ``(..., d)`` twice to ``(..., d)`` twice."""
+        return split_state(self(join_state(q, p), direction=direction))
+
     def _signed_dt(self, direction: int) -> float | Tensor:
         if direction not in (1, -1):
             raise ValueError(f"direction must be 1 (forward time) or -1 (reverse time), got {direction!r}")
@@ -101,16 +105,20 @@ class HamiltonianPredictor(Predictor):
             ValueError: if ``direction`` is not 1 or −1, or ``z`` has an odd last dimension.
             TypeError: if a ``control`` is given to a Hamiltonian that takes none.
         """
+        return join_state(*self.flow(*split_state(z), direction=direction, control=control))
+
+    def flow(self, q: Tensor, p: Tensor, *, direction: int = 1, control: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The same on the two halves of the state apart: ``(..., d)`` twice to ``(..., d)`` twice."""
         h, hamiltonian = self._signed_dt(direction), self.hamiltonian
         if control is not None:
             if not isinstance(hamiltonian, ControlledHamiltonian):
                 raise TypeError(f"control needs a ControlledHamiltonian, got {type(hamiltonian).__name__}")
             hamiltonian = hamiltonian.with_control(control)
 
-        def flow(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        def integrate(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
             return self.integrator(hamiltonian, q, p, dt=h, steps=self.steps)
 
-        return join_state(*at_full_precision(flow, *split_state(z)))
+        return at_full_precision(integrate, q, p)
 
 
 class ResidualMLPPredictor(Predictor):

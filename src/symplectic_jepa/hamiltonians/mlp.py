@@ -24,8 +24,8 @@ def _silu_backward(g: Tensor, a: Tensor) -> Tensor:
 
 
 # φ, and the pull-back g ↦ g ⊙ φ'(a): where PyTorch's own backward kernel is differentiable itself, that one, a single
-# pass where the formula takes ten. Smooth activations only: a ReLU potential has a piecewise constant force, which learns
-# nothing from q.
+# pass where the formula takes ten. Smooth activations only: a ReLU potential has a piecewise constant force, which
+# learns nothing from q.
 _ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
     "gelu": (F.gelu, torch.ops.aten.gelu_backward),
     "silu": (F.silu, _silu_backward),

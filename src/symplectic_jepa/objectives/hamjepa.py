@@ -14,10 +14,13 @@ from symplectic_jepa.objectives.penalties import (
     Penalty,
     check_states,
     mean_over_samples,
+    state_parts,
 )
 from symplectic_jepa.predictors import HamiltonianPredictor, Predictor
 from symplectic_jepa.regularizers import Reduction, complete
 from symplectic_jepa.state import split_state
+
+Halves = tuple[Tensor, Tensor]  # q and p of a view, each (B, d)
 
 
 class HamJEPAObjective(PenalizedObjective):
@@ -100,7 +103,9 @@ class HamJEPAObjective(PenalizedObjective):
             ValueError: if ``states`` is not ``(V ≥ 2, B, 2d)``.
         """
         check_states(states, views=2)
-        return self._total(self._prediction(states[0], states[1]), states)
+        parts = state_parts(states, {"q", "p"})
+        a, b = ((parts["q"][view], parts["p"][view]) for view in (0, 1))
+        return self._total(self._prediction(a, b), parts)
 
     @full_precision
     def prediction_loss(self, z_a: Tensor, z_b: Tensor) -> Tensor:
@@ -114,34 +119,34 @@ class HamJEPAObjective(PenalizedObjective):
             raise ValueError(f"z_a and z_b must have the same shape, got {tuple(z_a.shape)} and {tuple(z_b.shape)}")
         _checks.samples("z_a", z_a)
         _checks.samples("z_b", z_b)
-        return complete([self._prediction(z_a, z_b.to(z_a.dtype))], sync=self.sync)[0]
+        loss = self._prediction(split_state(z_a), split_state(z_b.to(z_a.dtype)))
+        return complete([loss], sync=self.sync)[0]
 
-    def _prediction(self, z_a: Tensor, z_b: Tensor) -> Reduction:
-        loss = self._one_way(z_a, z_b, direction=1)
+    def _prediction(self, a: Halves, b: Halves) -> Reduction:
+        loss = self._one_way(a, b, direction=1)
         if self.bidirectional:
-            back = self._one_way(z_b, z_a, direction=-1 if self.backward == "reverse" else 1)
+            back = self._one_way(b, a, direction=-1 if self.backward == "reverse" else 1)
             loss = 0.5 * (loss + back)
         return mean_over_samples(loss)
 
-    def _one_way(self, source: Tensor, target: Tensor, *, direction: int) -> Tensor:
+    def _one_way(self, source: Halves, target: Halves, *, direction: int) -> Tensor:
         """Loss of each sample, ``(B,)``."""
-        predicted: Tensor = self.predictor(source, direction=direction)
-        error = predicted - (target.detach() if self.detach_target else target)
-        if self.match == "qp":
-            loss = error.square().mean(-1)
-        else:
-            q_error, p_error = split_state(error)
-            loss = q_error.square().mean(-1)
-            if self.p_weight:
-                loss = loss + self.p_weight * p_error.square().mean(-1)
+        predicted = self.predictor.flow(*source, direction=direction)
+        q_loss, p_loss = (
+            (x - (y.detach() if self.detach_target else y)).square().mean(-1)
+            for x, y in zip(predicted, target, strict=True)
+        )
+        loss = 0.5 * (q_loss + p_loss) if self.match == "qp" else q_loss
+        if self.p_weight:
+            loss = loss + self.p_weight * p_loss
         if self.energy_weight:
-            drift = self._energy(predicted) - self._energy(source).detach()
+            drift = self._energy(*predicted) - self._energy(*source).detach()
             loss = loss + self.energy_weight * drift.square()
         return loss
 
-    def _energy(self, z: Tensor) -> Tensor:
+    def _energy(self, q: Tensor, p: Tensor) -> Tensor:
         assert isinstance(self.predictor, HamiltonianPredictor)  # checked in __init__
-        energy: Tensor = self.predictor.hamiltonian(*split_state(z))
+        energy: Tensor = self.predictor.hamiltonian(q, p)
         return energy
 
     def extra_repr(self) -> str:

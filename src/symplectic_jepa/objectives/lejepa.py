@@ -14,6 +14,7 @@ from symplectic_jepa.objectives.penalties import (
     Penalty,
     check_states,
     mean_over_samples,
+    state_parts,
 )
 from symplectic_jepa.regularizers import Reduction, complete
 
@@ -63,7 +64,8 @@ class LeJEPAObjective(PenalizedObjective):
             ValueError: if ``states`` is not ``(V ≥ global_views, B, D)``.
         """
         check_states(states, views=self.global_views)
-        return self._total(self._prediction(states), states, prediction_weight=self._prediction_weight)
+        parts = state_parts(states, {penalty.on for _, penalty in self._named_penalties()})
+        return self._total(self._prediction(states), parts, prediction_weight=self._prediction_weight)
 
     @full_precision
     def prediction_loss(self, states: Tensor) -> Tensor:

@@ -46,21 +46,18 @@ class Penalty(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """The unweighted penalty of states ``(V, B, D)``."""
-        penalty: Tensor = self.regularizer(self._part(states))
+        penalty: Tensor = self.regularizer(self._samples(state_parts(states, {self.on})[self.on]))
         return penalty
 
-    def reduction(self, states: Tensor) -> Reduction:
-        """The penalty in two halves, so that an objective needs one collective for all of its penalties."""
+    def reduction(self, part: Tensor) -> Reduction:
+        """The penalty of its part of the states in two halves, for one collective in a whole objective."""
+        samples = self._samples(part)
         if isinstance(self.regularizer, BatchRegularizer) and self.regularizer.sync:
-            return self.regularizer.reduction(self._part(states))
-        value = self(states)
+            return self.regularizer.reduction(samples)
+        value: Tensor = self.regularizer(samples)
         return Reduction([], lambda _: value)
 
-    def _part(self, states: Tensor) -> Tensor:
-        part = states
-        if self.on != "z":
-            q, p = split_state(states)
-            part = q if self.on == "q" else p
+    def _samples(self, part: Tensor) -> Tensor:
         return part.flatten(0, -2) if self.views == "stacked" else part
 
     @property
@@ -122,10 +119,12 @@ class PenalizedObjective(nn.Module):
             assert isinstance(penalty, Penalty)
             yield name, penalty
 
-    def _total(self, prediction: Reduction, states: Tensor, *, prediction_weight: float = 1.0) -> ObjectiveOutput:
+    def _total(
+        self, prediction: Reduction, parts: Mapping[str, Tensor], *, prediction_weight: float = 1.0
+    ) -> ObjectiveOutput:
         named = list(self._named_penalties())
         predicted, *values = complete(
-            [prediction, *(penalty.reduction(states) for _, penalty in named)], sync=self.sync
+            [prediction, *(penalty.reduction(parts[penalty.on]) for _, penalty in named)], sync=self.sync
         )
         terms = {"prediction": predicted.detach()}
         # Not 1 · predicted: inductor would drop the product, and return the detached term in the loss's place.
@@ -134,6 +133,14 @@ class PenalizedObjective(nn.Module):
             terms[name] = value.detach()
             loss = loss + (penalty.weight * self.regularizer_scale.to(value.dtype)) * value
         return ObjectiveOutput(loss, terms)
+
+
+def state_parts(states: Tensor, wanted: set[str]) -> dict[str, Tensor]:
+    """``z``, and ``q`` and ``p`` if wanted, split once for all: the gradient of every split is as large as ``z``."""
+    parts = {"z": states}
+    if wanted - {"z"}:
+        parts["q"], parts["p"] = split_state(states)
+    return parts
 
 
 def mean_over_samples(losses: Tensor) -> Reduction:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from symplectic_jepa.distributed import count, wide_dtype
 
@@ -14,7 +17,7 @@ def moments(x: Tensor) -> list[Tensor]:
     In float64 neither the subtraction of the mean in `covariance` nor a ridge of 1e-4 drowns in rounding.
     """
     x = x.to(wide_dtype(x))
-    return [count(x.shape[-2], x), x.sum(-2), x.mT @ x]
+    return [count(x.shape[-2], x), x.sum(-2), _gram(x)]
 
 
 def covariance(total: Tensor, first: Tensor, second: Tensor, *, eps: float = 0.0) -> Tensor:
@@ -55,10 +58,48 @@ def project(x: Tensor, projection: Tensor) -> Tensor:
 
 def log_det_per_dim(cov: Tensor) -> Tensor:
     """``(1/k) log det C`` of positive definite ``(..., k, k)``, by Cholesky [paper, eq. 35]."""
-    # cholesky_ex, unlike cholesky, does not wait for the device to report failure.
-    factor = torch.linalg.cholesky_ex(cov).L
-    log_diagonal: Tensor = factor.diagonal(dim1=-2, dim2=-1).log()
-    return 2 * log_diagonal.mean(-1)
+    log_det: Tensor = _LogDet.apply(cov)
+    return log_det / cov.shape[-1]
+
+
+def _gram(x: Tensor) -> Tensor:
+    """``xᵀ x``, one product in the backward pass, where autograd would do one for each of its two factors."""
+    product: Tensor = _Gram.apply(x)
+    return product
+
+
+class _Gram(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.mT @ x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        product: Tensor = x @ (grad + grad.mT)
+        return product
+
+
+class _LogDet(torch.autograd.Function):
+    """``log det C`` with the gradient ``C⁻¹`` from the same factor; autograd would differentiate the factorisation."""
+
+    @staticmethod
+    def forward(ctx: Any, cov: Tensor) -> Tensor:
+        # cholesky_ex, unlike cholesky, does not wait for the device to report failure.
+        factor: Tensor = torch.linalg.cholesky_ex(cov).L
+        ctx.save_for_backward(factor)
+        log_det: Tensor = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return log_det
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (factor,) = ctx.saved_tensors
+        eye = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
+        inverse = torch.linalg.solve_triangular(factor, eye, upper=False)
+        gradient: Tensor = grad[..., None, None] * (inverse.mT @ inverse)
+        return gradient
 
 
 def participation_ratio(cov: Tensor) -> Tensor:

@@ -1,0 +1,85 @@
+"""Side-by-side timings, peak memory, and what machine they are of."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+Function = Callable[[], object]
+
+
+def paired_times(
+    functions: Mapping[str, Function], *, repeats: int, device: torch.device, budget: float = 20.0
+) -> dict[str, list[float]]:
+    """Seconds of every function, run in turn A B C A B C … after two warm-up rounds, so that drift meets all alike.
+
+    Fewer rounds than ``repeats``, but three or more, where they would take longer than ``budget`` seconds.
+    """
+    for _ in range(2):
+        for function in functions.values():
+            function()
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    began = time.perf_counter()
+    for done in range(repeats):
+        if done >= 3 and time.perf_counter() - began > budget:
+            break
+        for name, function in functions.items():
+            times[name].append(seconds(function, device))
+    return times
+
+
+def seconds(function: Function, device: torch.device) -> float:
+    """Wall-clock seconds of one call, the device's work included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def ratio(times: Mapping[str, list[float]], numerator: str, denominator: str) -> dict[str, float]:
+    """Median, least and greatest of the ratios of paired runs."""
+    pairs = [a / b for a, b in zip(times[numerator], times[denominator], strict=True)]
+    return {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
+
+
+def peak_bytes(function: Function, device: torch.device) -> int:
+    """The most memory that one call holds beyond what was there before it, inputs and parameters."""
+    function()  # what stays after a first call, such as .grad, is no part of it
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        function()
+    events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Names and versions to print beside every number."""
+    model = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        model = next((line.split(": ")[1] for line in info.read_text().splitlines() if "model name" in line), model)
+    return {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU ({model})",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

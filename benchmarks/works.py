@@ -1,0 +1,268 @@
+"""The pieces of work that are measured: our form, the textbook's, a public peer's, and the bare matrix products."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+import symplectic_jepa as sj
+from benchmarks import textbook
+from benchmarks.measure import Function
+
+PRODUCTS = "matrix products"  # the floor: the same products, with nothing between them
+
+
+@dataclass(frozen=True)
+class Target:
+    """``numerator / denominator`` (of seconds, or of bytes) is at least, or at most, ``limit``."""
+
+    numerator: str
+    denominator: str
+    limit: float
+    at_least: bool = True
+    of: str = "seconds"
+
+    def met(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
+
+
+@dataclass
+class Work:
+    """One row of the table."""
+
+    name: str
+    variants: dict[str, Function]
+    targets: list[Target]
+    notes: dict[str, float | str] = field(default_factory=dict)  # other figures, by name
+
+
+def installed(package: str) -> bool:
+    """Whether a peer can be measured; the table says where it is not."""
+    return importlib.util.find_spec(package) is not None
+
+
+def gradient_of(loss: Callable[[], Tensor], *inputs: Tensor) -> Function:
+    """Forward and backward; gradients are returned, so that nothing accumulates."""
+    return lambda: torch.autograd.grad(loss(), inputs)
+
+
+def compiled(function: Callable[..., Tensor], *arguments: Tensor) -> Callable[[], Tensor]:
+    whole = torch.compile(function, fullgraph=True)
+    return lambda: whole(*arguments)
+
+
+def matching(device: torch.device, *, smoke: bool = False) -> Work:
+    """The bidirectional matching loss of given states."""
+    batch, dim, hidden = (16, 32, 16) if smoke else (512, 1024, 256)
+    torch.manual_seed(0)
+    ours = sj.SeparableHamiltonian(dim, hidden_dim=hidden).to(device)
+    theirs = textbook.Hamiltonian(ours).to(device)
+    objective = sj.HamJEPAObjective(sj.HamiltonianPredictor(ours), p_weight=0.2)
+    z = torch.randn(2, batch, 2 * dim, device=device, requires_grad=True)
+
+    def loss(z: Tensor) -> Tensor:
+        return objective(z).loss
+
+    def textbook_loss() -> Tensor:
+        return textbook.matching(theirs, z, p_weight=0.2)
+
+    parameters = [z, *ours.parameters()]
+    return Work(
+        f"bidirectional matching loss, B = {batch}, d = {dim}, hidden {hidden}, S = 2",
+        {
+            "textbook": gradient_of(textbook_loss, z, *list(theirs.parameters())[:-1]),
+            "eager": gradient_of(lambda: loss(z), *parameters),
+            "compiled": gradient_of(compiled(loss, z), *parameters),
+            PRODUCTS: force_products(device, batch, dim, hidden, forces=6),
+        },
+        [
+            Target("textbook", "eager", 1.8),
+            Target("textbook", "compiled", 3.0),
+            Target("compiled", PRODUCTS, 1.3, at_least=False),
+        ],
+        {"relative difference from the textbook": relative(loss(z), textbook_loss())},
+    )
+
+
+def force_products(device: torch.device, batch: int, dim: int, hidden: int, *, forces: int) -> Function:
+    """Those of ``forces`` closed-form forces, forward (4) and backward (8), into memory that is there."""
+    x, w1 = torch.randn(batch, dim, device=device), torch.randn(hidden, dim, device=device)
+    h, w2 = torch.randn(batch, hidden, device=device), torch.randn(hidden, hidden, device=device)
+    wide, narrow = torch.empty_like(x), torch.empty_like(h)
+    grad1, grad2 = torch.empty_like(w1), torch.empty_like(w2)
+
+    def run() -> None:
+        for _ in range(forces):
+            torch.mm(x, w1.T, out=narrow), torch.mm(h, w2.T, out=narrow)  # a₁, a₂
+            torch.mm(h, w2, out=narrow), torch.mm(h, w1, out=wide)  # and back
+            for _ in range(2):  # each has two in the backward pass, by its input and by the weight
+                torch.mm(h, w2, out=narrow), torch.mm(h.T, h, out=grad2), torch.mm(h.T, x, out=grad1)
+            torch.mm(h, w1, out=wide), torch.mm(x, w1.T, out=narrow)
+
+    return run
+
+
+def sigreg(device: torch.device, *, smoke: bool = False) -> Work:
+    """SIGReg with given directions: they are drawn outside of the measurement."""
+    views, batch, dim, slices, knots = (2, 16, 8, 8, 5) if smoke else (2, 512, 2048, 1024, 17)
+    torch.manual_seed(0)
+    ours = sj.SIGReg(slices=slices, knots=knots).to(device)
+    z = torch.randn(views, batch, dim, device=device, requires_grad=True)
+    a = torch.nn.functional.normalize(torch.randn(dim, slices, device=device), dim=0)
+
+    def loss(z: Tensor, a: Tensor) -> Tensor:
+        return ours(z, directions=a)
+
+    def textbook_loss() -> Tensor:
+        return textbook.sigreg(z, a, knots=knots)
+
+    y, grad = torch.empty(views * batch, slices, device=device), torch.empty(views * batch, dim, device=device)
+
+    def products() -> None:
+        torch.mm(z.detach().flatten(0, 1), a, out=y), torch.mm(y, a.T, out=grad)
+
+    variants = {
+        "textbook": gradient_of(textbook_loss, z),
+        "eager": gradient_of(lambda: loss(z, a), z),
+        "compiled": gradient_of(compiled(loss, z, a), z),
+        PRODUCTS: products,
+    }
+    targets = [
+        Target("textbook", "eager", 3.0),
+        Target("eager", "textbook", 0.2, at_least=False, of="bytes"),
+    ]
+    notes: dict[str, float | str] = {
+        "relative difference from the textbook": relative(loss(z, a), textbook_loss()),
+    }
+    if installed("lightly"):
+        from lightly.loss.lejepa_loss import SIGReg  # noqa: PLC0415
+
+        peer = SIGReg(knots=knots, num_vectors=slices).to(device)
+        peer._generate_unit_vectors = lambda *_: a  # it draws inside; here all are given the same directions
+        variants["lightly"] = gradient_of(lambda: peer(z), z)
+        targets += [
+            Target("lightly", "eager", 3.0),
+            Target("eager", "lightly", 0.2, at_least=False, of="bytes"),
+        ]
+        notes["relative difference from lightly"] = relative(loss(z, a), peer(z))
+    else:
+        notes["lightly"] = "not installed"
+    return Work(f"SIGReg, V = {views}, B = {batch}, K = {dim}, M = {slices}, T = {knots}", variants, targets, notes)
+
+
+def floors(device: torch.device, *, smoke: bool = False) -> Work:
+    """Log-det floor, participation floor and top-eigenvalue ceiling of one projected covariance."""
+    batch, dim, k = (32, 16, 8) if smoke else (1024, 1024, 128)
+    torch.manual_seed(0)
+    bounds = {"log_det": 0.5, "participation": 0.95, "top_share": 0.01}  # every hinge is active
+    ours = sj.SpectralFloors(**bounds, proj_dim=k).to(device)
+    x = torch.randn(batch, dim, device=device, requires_grad=True)
+    r = torch.linalg.qr(torch.randn(dim, k, device=device)).Q.contiguous()
+
+    def loss(x: Tensor, r: Tensor) -> Tensor:
+        return ours(x, projection=r)
+
+    def textbook_loss() -> Tensor:
+        return textbook.spectral_floors(x, r, **bounds)
+
+    return Work(
+        f"spectral floors, N = {batch}, d = {dim}, k = {k}",
+        {
+            "textbook": gradient_of(textbook_loss, x),
+            "eager": gradient_of(lambda: loss(x, r), x),
+            "compiled": gradient_of(compiled(loss, x, r), x),
+            PRODUCTS: floor_products(x, r),
+        },
+        [Target("eager", PRODUCTS, 1.4, at_least=False), Target("textbook", "eager", 1.0)],
+        {
+            "relative difference from the textbook": relative(loss(x, r), textbook_loss()),
+            "λ_max, relative difference from eigvalsh, gap 1e-6": top_eigenvalue_error(device, k),
+        },
+    )
+
+
+def floor_products(x: Tensor, r: Tensor) -> Function:
+    """``X R`` and ``Yᵀ Y``, their backward, and the squarings that give λ_max."""
+    x, wide = x.detach(), torch.float64
+
+    def run() -> None:
+        y = (x @ r).to(wide)
+        cov = y.mT @ y
+        grad = y @ cov + y @ cov.mT
+        grad.to(x.dtype) @ r.T
+        power = cov.to(torch.float32)
+        for _ in range(23):
+            torch.mm(power, power)
+        cov @ cov
+
+    return run
+
+
+def top_eigenvalue_error(device: torch.device, k: int) -> float:
+    """Of a covariance whose two largest eigenvalues differ by a millionth."""
+    q = torch.linalg.qr(torch.randn(k, k, dtype=torch.float64)).Q
+    values = torch.linspace(0.1, 0.9, k, dtype=torch.float64)
+    values[-2:] = torch.tensor([1 - 1e-6, 1.0])
+    cov = (q * values @ q.T).to(device)
+    return relative(sj.regularizers.top_eigenvalue(cov), torch.linalg.eigvalsh(cov)[-1])
+
+
+def objective(device: torch.device, *, smoke: bool = False) -> Work:
+    """The whole CIFAR-100 objective of given states."""
+    batch, dim, hidden = (16, 32, 16) if smoke else (512, 1024, 256)
+    torch.manual_seed(0)
+    ours = sj.hamjepa_cifar100(sj.HamiltonianPredictor(sj.SeparableHamiltonian(dim, hidden_dim=hidden))).to(device)
+    theirs = textbook.Hamiltonian(ours.predictor.hamiltonian).to(device)
+    z = torch.randn(2, batch, 2 * dim, device=device, requires_grad=True)
+    projections = {  # of the step to come; the textbook's are held, ours draw anew every 16 steps inside
+        half: ours.penalties[f"spectrum_{half}"].regularizer.schedule(
+            dim, min(128, dim, 2 * batch - 1), dtype=z.dtype, device=device
+        )
+        for half in ("q", "p")
+    }
+
+    def loss(z: Tensor) -> Tensor:
+        return ours(z).loss
+
+    def textbook_loss() -> Tensor:
+        return textbook.objective(theirs, z, projections)
+
+    difference = relative(loss(z), textbook_loss())
+    parameters = [z, *ours.parameters()]
+    matching_products = force_products(device, batch, dim, hidden, forces=6)
+    stacked = z.detach().flatten(0, 1)
+    halves = [floor_products(x, projections[half]) for half, x in zip("qp", stacked.chunk(2, -1), strict=True)]
+
+    def products() -> None:
+        matching_products()
+        for half in halves:
+            half()
+
+    return Work(
+        f"whole HamJEPA objective, B = {batch}, d = {dim}, S = 2",
+        {
+            "textbook": gradient_of(textbook_loss, z, *list(theirs.parameters())[:-1]),
+            "eager": gradient_of(lambda: loss(z), *parameters),
+            "compiled": gradient_of(compiled(loss, z), *parameters),
+            PRODUCTS: products,
+        },
+        [Target("textbook", "compiled", 2.5)],
+        {"relative difference from the textbook": difference},
+    )
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """``|a − b| / |b|``."""
+    return ((a - b).abs() / b.abs()).item()
+
+
+WORKS: dict[str, Callable[..., Work]] = {
+    "matching": matching,
+    "sigreg": sigreg,
+    "floors": floors,
+    "objective": objective,
+}
