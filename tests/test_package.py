@@ -11,7 +11,7 @@ import pytest
 
 import symplectic_jepa
 
-HEAVY = {"torchvision", "matplotlib", "omegaconf", "sklearn", "scipy", "tensorboard"}
+HEAVY = {"torchvision", "matplotlib", "omegaconf", "sklearn", "scipy", "tensorboard", "triton"}
 
 CONTRACT = """
 SeparableHamiltonian QuadraticHamiltonian PotentialHamiltonian leapfrog symplectic_euler HamiltonianPredictor

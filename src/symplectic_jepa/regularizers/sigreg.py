@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
 from symplectic_jepa.distributed import count
 from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
+from symplectic_jepa.regularizers.characteristic import characteristic_sums
 from symplectic_jepa.regularizers.draws import Schedule
 
 
@@ -94,61 +92,3 @@ class SIGReg(BatchRegularizer):
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
         return f"slices={self.slices}, knots={self.target.numel()}, spacing={self.spacing:g}"
-
-
-def characteristic_sums(y: Tensor, spacing: float, knots: int) -> tuple[Tensor, Tensor]:
-    """``N`` times the empirical characteristic function of every column, at ``t_j = j · spacing``.
-
-    Args:
-        y: samples ``(..., N, M)``.
-        spacing: distance of the knots.
-        knots: their number ``T``.
-
-    Returns:
-        ``Σ_n cos(t_j y)`` and ``Σ_n sin(t_j y)``, each ``(..., T, M)``.
-    """
-    cos, sin = _CharacteristicSums.apply(y, spacing, knots)
-    return cos, sin
-
-
-class _CharacteristicSums(torch.autograd.Function):
-    """One cos and one sin; the angle ``j · θ`` is reached from ``(j − 1) · θ`` by a rotation, in both passes.
-
-    Neither pass holds more than a few ``(N, M)`` tensors: no ``(N, M, T)`` one, and nothing per knot is saved.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, spacing: float, knots: int) -> tuple[Tensor, Tensor]:
-        theta = spacing * y
-        c1, s1 = theta.cos(), theta.sin()
-        ctx.save_for_backward(c1, s1)
-        ctx.spacing = spacing
-        c, s = torch.ones_like(c1), torch.zeros_like(s1)
-        cos, sin = [c.sum(-2)], [s.sum(-2)]
-        for _ in range(knots - 1):
-            c, s = _rotate(c, s, c1, s1)
-            cos.append(c.sum(-2))
-            sin.append(s.sum(-2))
-        return torch.stack(cos, -2), torch.stack(sin, -2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_cos: Tensor, grad_sin: Tensor) -> tuple[Tensor, None, None]:
-        # ∂/∂y of Σ cos(t y) is −t sin(t y), of Σ sin(t y) it is t cos(t y).
-        c1, s1 = ctx.saved_tensors
-        knots = grad_cos.shape[-2]
-        t = torch.arange(knots, dtype=c1.dtype, device=c1.device)[:, None] * ctx.spacing
-        grad_cos, grad_sin = grad_cos * t, grad_sin * t
-        c, s = c1, s1
-        grad = torch.zeros_like(c1)
-        for j in range(1, knots):
-            grad = torch.addcmul(grad, c, grad_sin[..., j : j + 1, :])
-            grad = torch.addcmul(grad, s, grad_cos[..., j : j + 1, :], value=-1)
-            if j + 1 < knots:
-                c, s = _rotate(c, s, c1, s1)
-        return grad, None, None
-
-
-def _rotate(c: Tensor, s: Tensor, c1: Tensor, s1: Tensor) -> tuple[Tensor, Tensor]:
-    """``(cos(α + θ), sin(α + θ))`` from ``(cos α, sin α)`` and ``(cos θ, sin θ)``."""
-    return torch.addcmul(c * c1, s, s1, value=-1), torch.addcmul(s * c1, c, s1)
