@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from symplectic_jepa import _checks
 from symplectic_jepa.hamiltonians import ControlledHamiltonian, Hamiltonian
 from symplectic_jepa.integrators import Integrator, leapfrog
-from symplectic_jepa.integrators._base import at_full_precision
+from symplectic_jepa.integrators._base import GRADIENTS, at_full_precision
 from symplectic_jepa.state import join_state, split_state
 
 
@@ -71,10 +73,12 @@ class HamiltonianPredictor(Predictor):
         steps: number of steps ``S``.
         integrator: a function like `leapfrog`; see `Integrator` for one of your own.
         learn_dt: see `Predictor`.
+        gradient: ``"stored"``, or ``"reversible"`` for memory that does not grow with ``steps``; see `Splitting`.
 
     Raises:
         TypeError: if ``hamiltonian`` is no `Hamiltonian`.
-        ValueError: if ``dt`` is not positive and finite, or ``steps < 1``.
+        ValueError: if ``dt`` is not positive and finite, ``steps < 1``, ``gradient`` is unknown, or it is
+            ``"reversible"`` and the integrator has no such argument.
     """
 
     def __init__(
@@ -85,12 +89,21 @@ class HamiltonianPredictor(Predictor):
         steps: int = 2,
         integrator: Integrator = leapfrog,
         learn_dt: bool = False,
+        gradient: str = "stored",
     ) -> None:
         super().__init__(dt=dt, steps=steps, learn_dt=learn_dt)
         if not isinstance(hamiltonian, Hamiltonian):
             raise TypeError(f"hamiltonian must be a Hamiltonian, got {type(hamiltonian).__name__}")
         self.hamiltonian = hamiltonian
         self.integrator = integrator
+        self._options: dict[str, Any] = {}
+        if _checks.one_of("gradient", gradient, GRADIENTS) == "reversible":
+            if "gradient" not in inspect.signature(integrator).parameters:
+                raise ValueError(
+                    f"gradient must be 'stored' for an integrator without a reversible one, got 'reversible' with "
+                    f"{getattr(integrator, '__name__', integrator)}"
+                )
+            self._options["gradient"] = gradient
 
     def forward(self, z: Tensor, *, direction: int = 1, control: Tensor | None = None) -> Tensor:
         """Integrate states ``(..., 2d)``, forward or in reverse time.
@@ -116,7 +129,7 @@ class HamiltonianPredictor(Predictor):
             hamiltonian = hamiltonian.with_control(control)
 
         def integrate(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-            return self.integrator(hamiltonian, q, p, dt=h, steps=self.steps)
+            return self.integrator(hamiltonian, q, p, dt=h, steps=self.steps, **self._options)
 
         return at_full_precision(integrate, q, p)
 

@@ -10,9 +10,13 @@ from torch import Tensor
 
 from symplectic_jepa import _checks
 
+GRADIENTS = ("stored", "reversible")
+
 
 class Integrator(Protocol):
     """A map of ``(q, p)``: all that a predictor asks of an integrator, so a function of your own is one too.
+
+    It may offer ``gradient="reversible"``, see `Splitting`.
 
     It reads ``hamiltonian.force(q)`` and ``hamiltonian.velocity(p)`` of a separable Hamiltonian, or
     ``hamiltonian.gradient(q, p)`` of any; inside a `HamiltonianPredictor` it is run with autocast off, in float32 or

@@ -56,7 +56,13 @@ SPLITTINGS: Mapping[str, Splitting] = MappingProxyType(
 
 
 def leapfrog(
-    hamiltonian: AbstractSeparable, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int = 1
+    hamiltonian: AbstractSeparable,
+    q: Tensor,
+    p: Tensor,
+    *,
+    dt: float | Tensor,
+    steps: int = 1,
+    gradient: str = "stored",
 ) -> tuple[Tensor, Tensor]:
     r"""Leapfrog (kick–drift–kick, velocity Verlet), order 2 and time-symmetric [paper, eq. 27 and 28].
 
@@ -70,13 +76,14 @@ def leapfrog(
         p: momenta, ``(..., d)``.
         dt: step size ``h`` (a float, or a scalar tensor when it is learned); ``−h`` is the exact inverse map.
         steps: number of steps ``S``.
+        gradient: ``"stored"``, or ``"reversible"`` for memory that does not grow with ``S``; see `Splitting`.
 
     Returns:
         ``(q, p)`` after ``S`` steps, with the inputs' shapes and dtypes.
 
     Raises:
         TypeError: if the Hamiltonian is not separable (the map would not be symplectic), or a state not floating.
-        ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
+        ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, ``dt`` is not finite or ``gradient`` unknown.
 
     Example:
         >>> import torch
@@ -87,11 +94,17 @@ def leapfrog(
         >>> torch.allclose(back[0], q)
         True
     """
-    return _leapfrog(hamiltonian, q, p, dt=dt, steps=steps)
+    return _leapfrog(hamiltonian, q, p, dt=dt, steps=steps, gradient=gradient)
 
 
 def symplectic_euler(
-    hamiltonian: AbstractSeparable, q: Tensor, p: Tensor, *, dt: float, steps: int = 1
+    hamiltonian: AbstractSeparable,
+    q: Tensor,
+    p: Tensor,
+    *,
+    dt: float,
+    steps: int = 1,
+    gradient: str = "stored",
 ) -> tuple[Tensor, Tensor]:
     r"""Symplectic Euler, order 1: ``p ← p + h F(q);  q ← q + h p`` with ``F = −∇V``, ``steps`` times.
 
@@ -104,12 +117,13 @@ def symplectic_euler(
         p: momenta, ``(..., d)``.
         dt: step size ``h``.
         steps: number of steps.
+        gradient: see `Splitting`.
 
     Returns:
         ``(q, p)`` after ``steps`` steps, with the inputs' shapes and dtypes.
 
     Raises:
         TypeError: if the Hamiltonian is not separable, a state not floating, or ``dt`` a tensor.
-        ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
+        ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, ``dt`` is not finite or ``gradient`` unknown.
     """
-    return _symplectic_euler(hamiltonian, q, p, dt=dt, steps=steps)
+    return _symplectic_euler(hamiltonian, q, p, dt=dt, steps=steps, gradient=gradient)

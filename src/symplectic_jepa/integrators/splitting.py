@@ -9,7 +9,8 @@ from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa.hamiltonians import AbstractSeparable
-from symplectic_jepa.integrators._base import at_full_precision, check_arguments
+from symplectic_jepa.integrators._base import GRADIENTS, at_full_precision, check_arguments
+from symplectic_jepa.integrators.reversible import reversible_roll_out, roll_out
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,34 @@ class Splitting:
         return sum(is_kick for is_kick, _ in self._updates(steps))
 
     def __call__(
-        self, hamiltonian: AbstractSeparable, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int = 1
+        self,
+        hamiltonian: AbstractSeparable,
+        q: Tensor,
+        p: Tensor,
+        *,
+        dt: float | Tensor,
+        steps: int = 1,
+        gradient: str = "stored",
     ) -> tuple[Tensor, Tensor]:
         """``steps`` steps of size ``dt`` from ``(q, p)``, each ``(..., d)``; ``−dt`` is the exact inverse map.
+
+        Args:
+            hamiltonian: a separable Hamiltonian.
+            q: positions, ``(..., d)``.
+            p: momenta, ``(..., d)``.
+            dt: step size ``h``.
+            steps: number of steps ``S``.
+            gradient: ``"stored"`` keeps the activations of every force for the backward pass; ``"reversible"`` keeps
+                the final state alone, and the backward pass undoes one shear after the other: memory does not grow with
+                ``S``, at the price of evaluating every force twice. It differentiates once, in eager mode. The states
+                are recomputed to rounding; `evaluation.reversibility_error` measures how well.
 
         Raises:
             TypeError: if the Hamiltonian is not separable (the map would not be symplectic), a state not floating,
                 or ``dt`` a tensor where the table is not symmetric.
-            ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
+            ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, ``dt`` is not finite or ``gradient`` unknown.
+            RuntimeError: in the backward pass of ``"reversible"``, if the Hamiltonian reads a tensor that requires a
+                gradient and is neither a parameter nor an attribute of its modules.
         """
         if not isinstance(hamiltonian, AbstractSeparable):
             raise TypeError(
@@ -92,21 +113,14 @@ class Splitting:
                 "PotentialHamiltonian, or integrate with implicit_midpoint."
             )
         check_arguments(q, p, dt, steps)
+        run = roll_out if _checks.one_of("gradient", gradient, GRADIENTS) == "stored" else reversible_roll_out
         if isinstance(dt, Tensor) and not self.symmetric:
             raise TypeError("dt must be a float for an integrator that is not time-symmetric, got a tensor")
         updates = self._updates(steps)
         if not self.symmetric and dt < 0:
             updates.reverse()
 
-        def flow(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-            for is_kick, coefficient in updates:
-                if is_kick:
-                    p = p + (coefficient * dt) * hamiltonian.force(q)
-                else:
-                    q = q + (coefficient * dt) * hamiltonian.velocity(p)
-            return q, p
-
-        return at_full_precision(flow, q, p)
+        return at_full_precision(lambda q, p: run(hamiltonian, updates, q, p, dt), q, p)
 
     def _updates(self, steps: int) -> list[tuple[bool, float]]:
         """``(is_kick, coefficient)`` of the whole rollout: no zeros, neighbours of one kind merged."""

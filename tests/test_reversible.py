@@ -1,0 +1,235 @@
+"""Gradients without stored states: equal to the stored ones, in memory that does not grow with the rollout."""
+
+import copy
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import symplectic_jepa as sj
+from symplectic_jepa.evaluation import reversibility_error
+
+D = 4
+
+
+class Well(nn.Module):
+    """A user's potential, with a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.depth = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, q):
+        return (self.depth * q.cos()).sum(-1)
+
+
+def controlled():
+    return sj.ControlledHamiltonian(sj.SeparableHamiltonian(D, hidden_dim=6), input_matrix=torch.randn(D, 2))
+
+
+HAMILTONIANS = {
+    "separable": lambda: sj.SeparableHamiltonian(D, hidden_dim=6, residual_scale=1.0),
+    "learned mass": lambda: sj.SeparableHamiltonian(D, hidden_dim=6, learn_mass=True),
+    "potential": lambda: sj.PotentialHamiltonian(Well()),
+    "quadratic": lambda: sj.QuadraticHamiltonian(D),
+    "controlled": controlled,
+}
+
+
+def states(*shape, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, *shape, D, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def gradients(integrator, hamiltonian, q, p, others=(), *, dt, steps, gradient):
+    """Of one random combination of the final state, by q, p, the others and every parameter."""
+    q, p = (x.detach().clone().requires_grad_() for x in (q, p))
+    inputs = [q, p, *others, *hamiltonian.parameters()]
+    end = torch.stack(integrator(hamiltonian, q, p, dt=dt, steps=steps, gradient=gradient))
+    weight = torch.randn(end.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(end.dtype)
+    return [end, *torch.autograd.grad((weight * end).sum(), inputs, allow_unused=True)]
+
+
+def worst(a, b):
+    """Largest relative difference; a gradient is there in both or in neither."""
+    assert [x is None for x in a] == [x is None for x in b]
+    return max(((x - y).norm() / y.norm().clamp_min(1e-12)).item() for x, y in zip(a, b, strict=True) if x is not None)
+
+
+@pytest.mark.parametrize("dt", [0.03, -0.03])
+@pytest.mark.parametrize("table", sj.SPLITTINGS)
+@pytest.mark.parametrize("name", HAMILTONIANS)
+def test_gradients_of_64_steps_equal_the_stored_ones(name, table, dt):
+    torch.manual_seed(0)
+    hamiltonian = HAMILTONIANS[name]().double()
+    both = [
+        gradients(sj.SPLITTINGS[table], hamiltonian, *states(3, 2), dt=dt, steps=64, gradient=mode)
+        for mode in ("reversible", "stored")
+    ]
+    assert worst(*both) < 1e-10
+
+
+def test_gradient_by_a_learned_step_and_a_control():
+    torch.manual_seed(0)
+    system = controlled().double()
+    seed = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    raw = torch.tensor(-3.0, dtype=torch.float64, requires_grad=True)
+
+    def run(gradient):
+        driven = system.with_control(seed.tanh())  # no leaf: its own graph lies behind it
+        dt = nn.functional.softplus(raw)
+        return gradients(sj.leapfrog, driven, *states(5), [seed, raw], dt=dt, steps=64, gradient=gradient)
+
+    assert worst(run("reversible"), run("stored")) < 1e-10
+
+
+def test_gradients_equal_finite_differences():
+    torch.manual_seed(0)
+    hamiltonian = HAMILTONIANS["separable"]().double()
+    q, p = (x.requires_grad_() for x in states(2))
+    assert torch.autograd.gradcheck(
+        lambda q, p: sj.yoshida4(hamiltonian, q, p, dt=0.1, steps=5, gradient="reversible"), (q, p)
+    )
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-13), (torch.float32, 1e-4)])
+def test_the_states_are_recomputed_to_rounding(dtype, bound):
+    torch.manual_seed(0)
+    phi = sj.HamiltonianPredictor(sj.SeparableHamiltonian(D, hidden_dim=6).to(dtype), steps=64)
+    z = torch.cat(tuple(states(50, dtype=dtype)), -1)
+    assert reversibility_error(phi, lambda z: phi(z, direction=-1), z).max() < bound
+
+
+def test_float32_gradients_are_as_good_as_the_stored_ones():
+    torch.manual_seed(0)
+    hamiltonian = sj.SeparableHamiltonian(D, hidden_dim=6)
+    exact = copy.deepcopy(hamiltonian).double()
+    truth = gradients(sj.leapfrog, exact, *states(20), dt=0.05, steps=64, gradient="stored")
+    errors = {
+        mode: worst(
+            [g.double() for g in gradients(
+                sj.leapfrog, hamiltonian, *states(20, dtype=torch.float32), dt=0.05, steps=64, gradient=mode
+            )],
+            truth,
+        )
+        for mode in ("stored", "reversible")
+    }  # fmt: skip
+    assert errors["reversible"] < 1e-5
+    assert errors["reversible"] < 20 * errors["stored"]
+
+
+# Memory
+
+
+class Live(TorchDispatchMode):
+    """The most bytes of tensors made inside that were alive at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self.storages = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in torch.utils._pytree.tree_leaves(out):
+            if isinstance(x, torch.Tensor) and (key := x.untyped_storage()._cdata) not in self.storages:
+                size = x.untyped_storage().nbytes()
+                self.storages.add(key)
+                self.now += size
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(x.untyped_storage(), self._gone, key, size)
+        return out
+
+    def _gone(self, key, size):
+        self.storages.discard(key)
+        self.now -= size
+
+
+def peak(steps, gradient):
+    hamiltonian = sj.SeparableHamiltonian(64, hidden_dim=32)
+    q, p = torch.randn(2, 256, 64).requires_grad_()
+    with Live() as live:
+        end = torch.stack(sj.leapfrog(hamiltonian, q, p, dt=0.05, steps=steps, gradient=gradient))
+        torch.autograd.grad(end.sum(), [q, p, *hamiltonian.parameters()])
+    return live.peak
+
+
+def test_memory_does_not_grow_with_the_rollout():
+    assert peak(64, "reversible") <= 1.05 * peak(4, "reversible")
+    assert peak(64, "stored") > 8 * peak(4, "stored")
+
+
+def test_only_the_final_state_is_saved():
+    hamiltonian = sj.SeparableHamiltonian(D, hidden_dim=6)
+    q, p = states(3).float().requires_grad_()
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+        sj.leapfrog(hamiltonian, q, p, dt=0.05, steps=64, gradient="reversible")
+    assert sum(x.numel() for x in saved) == 2 * q.numel()
+
+
+# In a predictor, and in an objective
+
+
+def test_a_whole_objective_learns_the_same():
+    torch.manual_seed(0)
+    stored = sj.hamjepa_cifar100(sj.HamiltonianPredictor(sj.SeparableHamiltonian(8, hidden_dim=6), steps=16))
+    reversible = copy.deepcopy(stored)
+    reversible.predictor = sj.HamiltonianPredictor(reversible.predictor.hamiltonian, steps=16, gradient="reversible")
+    z = torch.randn(2, 32, 16, requires_grad=True)
+    results = [
+        [loss, *torch.autograd.grad(loss, [z, *objective.parameters()])]
+        for objective in (reversible, stored)
+        for loss in (objective(z).loss,)
+    ]
+    assert worst(*results) < 1e-5
+
+
+def test_half_precision_and_autocast_are_as_stored():
+    hamiltonian = sj.SeparableHamiltonian(D, hidden_dim=6)
+    q, p = (x.bfloat16().requires_grad_() for x in states(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ends = [sj.leapfrog(hamiltonian, q, p, dt=0.05, steps=8, gradient=g) for g in ("stored", "reversible")]
+        grads = [torch.autograd.grad(torch.stack(end).float().sum(), q)[0] for end in ends]
+    assert ends[1][0].dtype == grads[1].dtype == torch.bfloat16
+    assert torch.equal(ends[0][0], ends[1][0])
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_it_is_the_plain_map(context):
+    hamiltonian, (q, p) = HAMILTONIANS["separable"]().double(), states(3)
+    with context():
+        ends = [sj.leapfrog(hamiltonian, q, p, dt=0.05, gradient=g) for g in ("stored", "reversible")]
+    assert torch.equal(ends[0][0], ends[1][0])
+    assert not ends[1][0].requires_grad
+
+
+def test_a_tensor_that_it_cannot_see_is_refused():
+    depth = torch.tensor(0.5, requires_grad=True)
+    for hidden in (depth, depth.exp()):
+        hamiltonian = sj.PotentialHamiltonian(lambda q, hidden=hidden: (hidden * q.cos()).sum(-1))
+        q, p = states(3).float().requires_grad_()
+        end, _ = sj.leapfrog(hamiltonian, q, p, dt=0.05, gradient="reversible")
+        with pytest.raises(RuntimeError, match=r"cannot see a tensor of shape \(\).*parameter of the Hamiltonian"):
+            end.sum().backward()
+
+
+def test_it_differentiates_once_and_says_so():
+    hamiltonian = HAMILTONIANS["separable"]().double()
+    q, p = states(3).requires_grad_()
+    end, _ = sj.leapfrog(hamiltonian, q, p, dt=0.05, gradient="reversible")
+    with pytest.raises(RuntimeError, match="can be differentiated once; use gradient='stored'"):
+        torch.autograd.grad(end.sum(), q, create_graph=True)
+
+
+def test_bad_arguments_are_named():
+    separable, (q, p) = sj.SeparableHamiltonian(D), states(3)
+    with pytest.raises(ValueError, match="gradient must be one of 'stored', 'reversible', got 'adjoint'"):
+        sj.leapfrog(separable, q, p, dt=0.1, gradient="adjoint")
+    with pytest.raises(ValueError, match="gradient must be one of"):
+        sj.HamiltonianPredictor(separable, gradient="adjoint")
+    with pytest.raises(ValueError, match="gradient must be 'stored' for an integrator without a reversible one"):
+        sj.HamiltonianPredictor(separable, integrator=sj.implicit_midpoint, gradient="reversible")
