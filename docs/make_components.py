@@ -57,6 +57,8 @@ activations of every evaluation, so memory grows with their number.
 DERIVED: dict[type, str] = {
     sj.BarlowTwins: "`Σ_i (1 − C_ii)² + λ Σ_{i≠j} C_ij²`, `C` the correlation between the views",
     sj.HamSIGReg: "`SIGReg` of `H^{1/2} z`",
+    sj.CodingRate: "`−R(Z)`, `R = ½ log det(I + D/(N ε²) ZᵀZ)`",
+    sj.MMD: "`mean_nm k(x_n, x_m) − 2 mean_n E k(x_n, g) + E k(g, g')`, `k(x, y) = exp(−‖x − y‖²/2σ²)`, `g ~ N(0, I)`",
     sj.SlicedMMD: "`MMD` of `zᵀa`, mean over unit directions `a`",
 }
 

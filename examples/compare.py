@@ -12,8 +12,9 @@ import json
 import time
 from pathlib import Path
 
+from examples.check import METHODS
 from examples.checkpoint import write_atomically
-from examples.config import METHODS, load_recipe
+from examples.config import load_recipe
 from examples.data import load_data
 from examples.evaluate import baselines, evaluate, table
 from examples.figures import summary_figure

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from operator import attrgetter
 from pathlib import Path
 from typing import cast
 
-import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from examples.augment import AugmentConfig
-from symplectic_jepa import SPLITTINGS, Floors
+from examples.check import check
+from symplectic_jepa import Floors
 
 RECIPES = Path(__file__).parent / "recipes"
-FAMILY = ("vicreg", "barlow_twins", "coding_rate", "kerjepa", "kerjepa_sliced", "ham_sigreg", "ham_sigreg_radial")
-REGULARIZERS = ("default", "none", *FAMILY)
-LEAST = {  # smallest value of every number that no module checks
-    1: (
-        "data.batch_size", "data.train_size", "data.test_size", "data.global_views", "encoder.global_dim",
-        "encoder.projector_hidden", "encoder.projector_dim", "train.epochs", "train.log_every",
-        "train.checkpoint_every", "evaluation.probe_epochs",
-    ),
-    0: (
-        "data.local_views", "predictor.lr", "predictor.residual_warmup_epochs", "hamjepa.clip_grad", "sigreg.clip_grad",
-        "optim.lr", "optim.weight_decay", "optim.warmup_epochs", "optim.warmup_factor", "optim.final_factor",
-        "optim.regularizer_warmup_epochs", "regularizer_weight", "train.seed",
-    ),
-}  # fmt: skip
-METHODS = {"hamjepa": "HamJEPA", "mlp_hjepa": "MLP-HJEPA", "sigreg": "SIGReg"}
 
 
 @dataclass
@@ -137,7 +120,7 @@ class Evaluation:
 @dataclass
 class Recipe:
     method: str = "hamjepa"  # hamjepa, mlp_hjepa (the residual-MLP ablation) or sigreg
-    regularizer: str = "default"  # the method's own, or another of REGULARIZERS in its place
+    regularizer: str = "default"  # the method's own, or another of examples/penalties.py in its place
     regularizer_weight: float | None = None  # of another one; default: as in examples/penalties.py
     data: Data = field(default_factory=Data)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -173,49 +156,6 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
         raise SystemExit(f"recipe {path.name}: augment.{error}") from error
     check(recipe)
     return recipe
-
-
-def check(recipe: Recipe) -> None:
-    """Refuse combinations that no single module can see."""
-
-    def choice(key: str, value: object, allowed: tuple[object, ...]) -> None:
-        if value not in allowed:
-            raise SystemExit(f"{key} must be one of {', '.join(map(str, allowed))}, got {value!r}")
-
-    choice("method", recipe.method, tuple(METHODS))
-    choice("encoder.backbone", recipe.encoder.backbone, ("resnet18", "small_cnn"))
-    choice("encoder.mode", recipe.encoder.mode, ("tokens", "global"))
-    choice("encoder.projector", recipe.encoder.projector, ("identity", "mlp"))
-    choice("predictor.hamiltonian", recipe.predictor.hamiltonian, ("separable", "quadratic", "general"))
-    choice("predictor.integrator", recipe.predictor.integrator, (*SPLITTINGS, "implicit_midpoint"))
-    choice("regularizer", recipe.regularizer, REGULARIZERS)
-    choice("train.precision", recipe.train.precision, ("bf16", "fp32"))
-    if recipe.method != "sigreg":
-        for key, value, needed in (
-            ("encoder.mode", recipe.encoder.mode, "tokens"),
-            ("encoder.projector", recipe.encoder.projector, "identity"),
-        ):
-            if value != needed:
-                raise SystemExit(
-                    f"{key} must be {needed!r} for method {recipe.method!r}, got {value!r}: anything else mixes the "
-                    "channels of q and p, which the Hamiltonian tells apart"
-                )
-        choice("data.global_views (matched by HamJEPA)", recipe.data.global_views, (2,))
-    for minimum, keys in LEAST.items():
-        for key in keys:
-            value = attrgetter(key)(recipe)
-            if value is not None and not minimum <= value < math.inf:
-                raise SystemExit(f"{key} must be at least {minimum} and finite, got {value}")
-    low, high = recipe.local_scale
-    if not 0 < low <= high <= 1:
-        raise SystemExit(f"local_scale must be a pair 0 < low <= high <= 1, got {recipe.local_scale}")
-    if recipe.train.device != "auto":
-        try:
-            torch.device(recipe.train.device)
-        except RuntimeError as error:
-            raise SystemExit(
-                f"train.device must be auto or a device of PyTorch, got {recipe.train.device!r}"
-            ) from error
 
 
 def to_yaml(recipe: Recipe) -> str:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from examples.augment import normalize
+from examples.check import METHODS
 from examples.checkpoint import load_checkpoint, save_atomically, write_atomically
-from examples.config import METHODS, Evaluation, Recipe, load_recipe
+from examples.config import Evaluation, Recipe, load_recipe
 from examples.data import ImageData, load_data
 from examples.launch import pick_device
 from examples.methods import build_model

@@ -32,5 +32,6 @@ class FiniteGuard:
             return
         terms = [name for name, bad in zip(self.names, self.bad.tolist(), strict=True) if bad]
         raise SystemExit(
-            f"training stopped: {', '.join(terms)} not finite at step {step}; the last checkpoint is from before it"
+            f"training stopped: {', '.join(terms)} not finite at step {step}; a checkpoint, if there is one, is from "
+            "before it"
         )

@@ -34,17 +34,21 @@ def _other(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
         return {name: sj.Penalty(regularizer, weight=chosen, views="separate")}
 
     if name == "vicreg":
-        return penalty(sj.VICReg(), 0.08)  # 25 : 25 : 1 in the paper, whose two views are summed
+        # 25 : 25 : 1 in the paper, whose two views are summed; LeJEPA's prediction loss is an eighth of the distance.
+        return penalty(sj.VICReg(), 0.01 if recipe.method == "sigreg" else 0.08)
     if name == "barlow_twins":
-        return penalty(sj.BarlowTwins(), 1 / dim)
+        # λ D as in the paper, whose D is 8192: the off-diagonal sum grows with D², the diagonal one with D.
+        return penalty(sj.BarlowTwins(redundancy=5e-3 * 8192 / dim), 1 / dim)
     if name == "coding_rate":
         # The rate grows with the scale of the features; the budget fixes it.
         budget = sj.Penalty(sj.EnergyBudget(), weight=recipe.hamjepa.budget)
         return {"budget": budget, **penalty(sj.CodingRate(), 1 / dim)}
     if name == "kerjepa":
-        return penalty(sj.MMD(), 1.0)
+        return penalty(sj.MMD(), 10.0)
     if name == "kerjepa_sliced":
-        return penalty(sj.SlicedMMD(slices=s.slices, seed=seed), 1.0)
+        # √(2π) N times it is about SIGReg, whose strength is a known one.
+        weight = s.weight * math.sqrt(2 * math.pi) * recipe.data.batch_size
+        return penalty(sj.SlicedMMD(slices=s.slices, seed=seed), weight)
     grid = math.isqrt(dim // recipe.encoder.token_channels)
     geometry = sj.RadialGeometry((grid, grid)) if name == "ham_sigreg_radial" else sj.LaplacianGeometry((grid, grid))
     regularizer = sj.HamSIGReg(geometry, slices=s.slices, knots=s.knots, t_max=s.t_max, seed=seed)

@@ -57,6 +57,8 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
             f"data.batch_size must be at most the {len(data.train_images)} training images, "
             f"got {recipe.data.batch_size}"
         )
+    if recipe.data.batch_size < mine.size:
+        raise SystemExit(f"data.batch_size must be at least the {mine.size} ranks, got {recipe.data.batch_size}")
     schedules = Schedules(recipe, steps_per_epoch)
     out, step = open_run(recipe, model, optimizer, mine)
     views = make_views(recipe, data, mine)

@@ -1,6 +1,7 @@
 """Losses and gradients on W real processes: ``python tests/ddp_cases.py STORE W RANK OUT``, see test_distributed.py."""
 
 import sys
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -94,6 +95,7 @@ def run(name, dtype, rank, world, steps=2, compiled=False):
 
 
 def main():
+    assert Path(sj.__file__).is_relative_to(Path(__file__).parents[1]), sj.__file__  # not another installed tree
     store, world, rank, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", world_size=world, rank=rank)
@@ -109,6 +111,10 @@ def main():
     model = Model("hamjepa_q").double()
     model(data(torch.float64).split(SHARDS[world], dim=1)[rank]).backward()
     results["collectives", "hamjepa_q"] = {"calls": torch.tensor(len(calls))}
+    calls.clear()
+    penalties_of = {"mmd": sj.Penalty(sj.MMD()), "floors": sj.Penalty(sj.SpectralFloors(log_det=0.0))}
+    sj.LeJEPAObjective(penalties_of, sync=False)(torch.randn(2, 8, 4))
+    results["collectives", "local"] = {"calls": torch.tensor(len(calls))}
     dist.all_reduce = all_reduce
 
     # What one public implementation does: the sum in place, unseen by autograd.

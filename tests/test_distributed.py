@@ -18,7 +18,7 @@ WORLDS = (2, 3, 4)
 
 def launch(script, world, folder):
     """Run a script on ``world`` gloo processes; return what each rank saved."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
     outputs = [folder / f"{world}-{rank}.pt" for rank in range(world)]
     processes = [
         subprocess.Popen(
@@ -81,6 +81,11 @@ def test_the_comparison_catches_a_sum_that_autograd_does_not_see(results, world)
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_whole_objective_needs_one_collective_each_way(results, world):
     assert [rank["collectives", "hamjepa_q"]["calls"].item() for rank in results[world]] == [2] * world
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_an_objective_of_the_local_batch_needs_none(results, world):
+    assert [rank["collectives", "local"]["calls"].item() for rank in results[world]] == [0] * world
 
 
 def test_an_encoder_sharded_by_fsdp2_has_the_same_gradients(tmp_path):

@@ -18,9 +18,10 @@ from torchvision.datasets import CIFAR100
 
 import symplectic_jepa as sj
 from examples import methods
+from examples.check import FAMILY
 from examples.checkpoint import save_atomically, truncate_log
 from examples.compare import compare
-from examples.config import FAMILY, RECIPES, load_recipe
+from examples.config import RECIPES, load_recipe
 from examples.data import load_data
 from examples.evaluate import encode
 from examples.launch import Ranks, ranks
@@ -179,6 +180,10 @@ def test_unknown_and_mistyped_keys_are_rejected_by_name():
         (["data.batch_size=0"], "data.batch_size must be at least 1 and finite, got 0"),
         (["optim.lr=nan"], "optim.lr must be at least 0 and finite, got nan"),
         (["local_scale=[0,1]"], "local_scale must be a pair 0 < low <= high <= 1"),
+        (["regularizer=barlow_twins", "method=sigreg", "data.local_views=2"], "barlow_twins' needs two views"),
+        (["regularizer=ham_sigreg", "method=sigreg", "encoder.mode=global"], "needs encoder.mode=tokens"),
+        (["regularizer_weight=5"], "regularizer_weight is the weight of another regularizer"),
+        (["predictor.learn_mass=true", "predictor.hamiltonian=general"], "learn_mass needs hamiltonian 'separable'"),
         (["train.device=gpu"], "train.device must be auto or a device of PyTorch, got 'gpu'"),
         (["method=byol"], "method must be one of hamjepa, mlp_hjepa, sigreg, got 'byol'"),
         (["encoder.mode=global"], "encoder.mode must be 'tokens' for method 'hamjepa'.*mixes the channels of q and p"),

@@ -418,7 +418,7 @@ def test_bad_arguments_are_named():
     for call, error, message in (
         (lambda: HamSIGReg(nn.Identity()), TypeError, "geometry must be a Geometry, got Identity"),
         (lambda: HamSIGReg(GEOMETRY)(x, directions=A.T), ValueError, r"directions must have shape \(12, M\)"),
-        (lambda: HamSIGReg(LaplacianGeometry((5, 2)))(x), ValueError, r"z must have a multiple of \(2, 5, 2\)"),
+        (lambda: HamSIGReg(LaplacianGeometry((5, 2)))(x), ValueError, r"x of shape \(10, 12\) does not fit"),
         (lambda: LaplacianGeometry(4, eps=0), ValueError, "eps must be a finite number > 0, got 0"),
         (lambda: LaplacianGeometry(4, kappa=-1), ValueError, "kappa must be a finite number >= 0, got -1"),
         (lambda: LaplacianGeometry((2, 2, 2)), ValueError, r"grid must be an int or \(rows, columns\)"),
@@ -428,7 +428,7 @@ def test_bad_arguments_are_named():
         (lambda: RadialGeometry(4, max_condition=1), ValueError, "max_condition must be a finite number > 1"),
         (lambda: RadialGeometry(4, initial_condition=200), ValueError, "initial_condition must be below 100, got 200"),
         (lambda: DiagonalGeometry(torch.tensor([1.0, 0.0])), ValueError, "diagonal must be"),
-        (lambda: HamSIGReg(DiagonalGeometry(torch.ones(3)))(x), ValueError, r"z must have shape \(..., 3\)"),
+        (lambda: HamSIGReg(DiagonalGeometry(torch.ones(3)))(x), ValueError, "does not fit the geometry Diag"),
         (lambda: MMD(bandwidth=0), ValueError, "bandwidth must be a finite number > 0, got 0"),
         (lambda: SlicedMMD(slices=0), ValueError, "slices must be an int >= 1, got 0"),
         (lambda: SlicedMMD()(x, directions=A.T), ValueError, r"directions must have shape \(12, M\), got \(5, 12\)"),

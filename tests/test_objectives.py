@@ -222,6 +222,8 @@ def test_bad_arguments_are_named():
         (lambda: HamJEPAObjective(phi, match="qp", p_weight=0.1), ValueError, "p_weight must be 0 with match='qp'"),
         (lambda: HamJEPAObjective(phi, backward="both"), ValueError, "backward must be one of"),
         (lambda: HamJEPAObjective(learned), ValueError, "learn_dt=True: dt -> 0 minimises the matching loss"),
+        (lambda: Penalty("mmd"), TypeError, "regularizer must be a module or a function, got str"),
+        (lambda: HamJEPAObjective(phi, penalties={"prediction": Penalty(EnergyBudget())}), ValueError, "'prediction'"),
         (lambda: HamJEPAObjective(nn.Identity()), TypeError, "predictor must be a Predictor, got Identity"),
         (lambda: HamJEPAObjective(ResidualMLPPredictor(D), energy_weight=1.0), ValueError, "without a Hamiltonian"),
         (lambda: HamJEPAObjective(phi, penalties={"a": EnergyBudget()}), TypeError, r"penalties\['a'\] must be a Pen"),

@@ -87,3 +87,14 @@ def test_bad_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+    for call, message in (
+        (lambda: HamiltonianPredictor("quadratic"), "hamiltonian must be a Hamiltonian, got str"),
+        (lambda: HamiltonianPredictor(QuadraticHamiltonian(2), integrator="leapfrog"), "integrator must be a function"),
+        (lambda: predictor(torch.ones(3, 4, dtype=torch.int64)), "floating-point tensors, got torch.int64"),
+        (
+            lambda: QuadraticHamiltonian(2, geometry=[[1.0, 0.0], [0.0, 1.0]]),
+            "geometry must be a floating-point tensor",
+        ),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()

@@ -60,7 +60,7 @@ def test_a_rank_that_dies_ends_the_job_and_leaves_a_usable_checkpoint(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     result = subprocess.run(
         [*command, "textures", *TINY, f"train.out={out}"],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}/src:{ROOT}"},
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert result.returncode != 0

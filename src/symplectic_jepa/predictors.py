@@ -76,7 +76,7 @@ class HamiltonianPredictor(Predictor):
         gradient: ``"stored"``, or ``"reversible"`` for memory that does not grow with ``steps``; see `Splitting`.
 
     Raises:
-        TypeError: if ``hamiltonian`` is no `Hamiltonian`.
+        TypeError: if ``hamiltonian`` is no `Hamiltonian`, or ``integrator`` cannot be called.
         ValueError: if ``dt`` is not positive and finite, ``steps < 1``, ``gradient`` is unknown, or it is
             ``"reversible"`` and the integrator has no such argument.
     """
@@ -94,6 +94,8 @@ class HamiltonianPredictor(Predictor):
         super().__init__(dt=dt, steps=steps, learn_dt=learn_dt)
         if not isinstance(hamiltonian, Hamiltonian):
             raise TypeError(f"hamiltonian must be a Hamiltonian, got {type(hamiltonian).__name__}")
+        if not callable(integrator):
+            raise TypeError(f"integrator must be a function like leapfrog, got {integrator!r}")
         self.hamiltonian = hamiltonian
         self.integrator = integrator
         self._options: dict[str, Any] = {}
@@ -116,7 +118,7 @@ class HamiltonianPredictor(Predictor):
 
         Raises:
             ValueError: if ``direction`` is not 1 or −1, or ``z`` has an odd last dimension.
-            TypeError: if a ``control`` is given to a Hamiltonian that takes none.
+            TypeError: if ``z`` is not floating, or a ``control`` is given to a Hamiltonian that takes none.
         """
         return join_state(*self.flow(*split_state(z), direction=direction, control=control))
 

@@ -52,7 +52,12 @@ class GeneralHamiltonian(MLPHamiltonian):
         self.dim = dim
 
     def forward(self, q: Tensor, p: Tensor) -> Tensor:
-        """``H(q, p)``: ``(..., dim)`` twice to ``(...)``."""
+        """``H(q, p)``: ``(..., dim)`` twice to ``(...)``.
+
+        Raises:
+            TypeError: if a state is not floating.
+            ValueError: if ``q`` and ``p`` are not both ``(..., dim)``.
+        """
         z = self._join(q, p)
         return 0.5 * z.square().sum(-1) + self._residual(z)
 
@@ -65,6 +70,8 @@ class GeneralHamiltonian(MLPHamiltonian):
     def _join(self, q: Tensor, p: Tensor) -> Tensor:
         for name, x in (("q", q), ("p", p)):
             _checks.coordinates(name, x, self.dim)
+        if q.shape != p.shape:
+            raise ValueError(f"q and p must have the same shape, got {tuple(q.shape)} and {tuple(p.shape)}")
         return torch.cat((q, p), dim=-1)
 
     def extra_repr(self) -> str:

@@ -60,7 +60,13 @@ def check_arguments(q: Tensor, p: Tensor, dt: float | Tensor, steps: int) -> Non
 def at_full_precision(
     flow: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], q: Tensor, p: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Run ``flow(q, p)``, autocast off, in float32 (float64 if a state is); cast back to the inputs' dtypes."""
+    """Run ``flow(q, p)``, autocast off, in float32 (float64 if a state is); cast back to the inputs' dtypes.
+
+    Raises:
+        TypeError: if a state is not floating.
+    """
+    if not (q.is_floating_point() and p.is_floating_point()):
+        raise TypeError(f"states must be floating-point tensors, got {q.dtype} and {p.dtype}")
     dtype = torch.promote_types(torch.promote_types(q.dtype, p.dtype), torch.float32)
     with torch.autocast(q.device.type, enabled=False):
         q_out, p_out = flow(q.to(dtype), p.to(dtype))

@@ -42,7 +42,8 @@ class HamJEPAObjective(PenalizedObjective):
         energy_weight: weight ``w_E`` of ``mean (H(Φ(z)) − sg H(z))²``; needs a predictor with a Hamiltonian.
         detach_target: stop the gradient at the matched state.
         penalties: named penalties, or ``None`` for the bare prediction loss.
-        sync: statistics of the global batch when ``torch.distributed`` is initialised.
+        sync: statistics of the global batch when ``torch.distributed`` is initialised; ``False``: of the local one, in
+            every penalty too.
 
     Raises:
         ValueError: for an unknown option, a negative weight, a weight that has no effect, or a learned step size

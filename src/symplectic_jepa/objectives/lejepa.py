@@ -31,7 +31,8 @@ class LeJEPAObjective(PenalizedObjective):
         global_views: number of leading views that are averaged; the others are local.
         convention: ``"sum"`` for ``L_pred + Σ λ R`` (the paper's), ``"convex"`` for ``(1 − Σ λ) L_pred + Σ λ R``
             (LeJEPA's own code).
-        sync: statistics of the global batch when ``torch.distributed`` is initialised.
+        sync: statistics of the global batch when ``torch.distributed`` is initialised; ``False``: of the local one, in
+            every penalty too.
 
     Raises:
         ValueError: for ``global_views < 1``, an unknown convention, or a convex one with weights above 1 in sum.

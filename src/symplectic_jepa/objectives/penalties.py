@@ -34,11 +34,14 @@ class Penalty(nn.Module):
         views: ``"stacked"`` treats all views as one sample of ``V · B`` rows, ``"separate"`` averages over views.
 
     Raises:
+        TypeError: if ``regularizer`` cannot be called.
         ValueError: for an unknown ``on`` or ``views``, or a negative weight.
     """
 
     def __init__(self, regularizer: nn.Module, *, on: str = "z", weight: float = 1.0, views: str = "stacked") -> None:
         super().__init__()
+        if not callable(regularizer):
+            raise TypeError(f"regularizer must be a module or a function, got {type(regularizer).__name__}")
         self.regularizer = regularizer
         self.on = _checks.one_of("on", on, ("q", "p", "z"))
         self.weight = _checks.finite("weight", weight, minimum=0.0)
@@ -82,7 +85,9 @@ class PenalizedObjective(nn.Module):
 
     ``regularizer_scale`` is a buffer (1 unless `set_regularizer_scale` is called), so that a warm-up of all penalties
     neither recompiles nor breaks a captured graph. The loss is that of the global batch when ``torch.distributed`` is
-    initialised, equal on every rank, from one collective; its gradients are exact under `DistributedDataParallel`.
+    initialised, equal on every rank, from one collective (and a small one for each `MMD`, of its numbers of rows); its
+    gradients are exact under `DistributedDataParallel`. ``sync=False`` turns that off, in every penalty's regularizer
+    too.
     """
 
     regularizer_scale: Tensor
@@ -96,6 +101,10 @@ class PenalizedObjective(nn.Module):
         if "prediction" in (penalties or {}):
             raise ValueError("penalties must not use the name 'prediction', that of the prediction loss in the terms")
         self.penalties = nn.ModuleDict(penalties)
+        if not sync:
+            for _, penalty in self._named_penalties():
+                if isinstance(penalty.regularizer, BatchRegularizer):
+                    penalty.regularizer.sync = False
         self.register_buffer("regularizer_scale", torch.tensor(1.0))
 
     def set_regularizer_scale(self, scale: float) -> None:

@@ -53,7 +53,8 @@ class BarlowTwins(BatchRegularizer):
         """Moments up to the second of views ``(2, ..., N, D)``; see `BatchRegularizer`."""
         if x.ndim < 3 or x.shape[0] != 2:
             raise ValueError(
-                f"x must hold two views, (2, ..., N, D), got {tuple(x.shape)}; a Penalty needs views='separate'"
+                f"x must hold exactly two views, (2, ..., N, D), got {tuple(x.shape)}; a Penalty needs "
+                "views='separate' and two views"
             )
         n = _checks.samples("x", x, minimum=1 if self.shared else 2).shape[-2]
         local, mean = centred(x)

@@ -25,7 +25,14 @@ class Geometry(nn.Module, ABC):
 
 
 class DiagonalGeometry(Geometry):
-    """``H = diag(λ)`` with fixed ``λ > 0``, ``(D,)``, or ``(1,)`` for any ``D``."""
+    """``H = diag(λ)``, fixed.
+
+    Args:
+        diagonal: ``λ > 0``, ``(D,)``, or ``(1,)`` for any ``D``.
+
+    Raises:
+        ValueError: if ``diagonal`` is no vector, or not positive and finite.
+    """
 
     diagonal: Tensor
 
@@ -60,6 +67,14 @@ class TokenGridGeometry(Geometry):
     Each half is flattened in (row, column, channel) order. With ``boundary="free"`` (Neumann: the ends of a chain are
     no neighbours, as on an image) the modes are the cosines of the DCT-II, reached by the FFT of the mirrored grid;
     with ``"periodic"`` those of the FFT itself. Subclasses give the `eigenvalues` ``(rows, columns)``.
+
+    Args:
+        grid: ``L`` tokens in a chain, or ``(rows, columns)``.
+        halves: 2 for a state ``[q | p]``, 1 for ``q`` or ``p`` alone.
+        boundary: ``"free"`` or ``"periodic"``.
+
+    Raises:
+        ValueError: for another grid or boundary, or a size below 1.
     """
 
     frequency: Tensor  # of every mode along both axes, (2, rows, columns), radians per token
@@ -67,8 +82,8 @@ class TokenGridGeometry(Geometry):
 
     def __init__(self, grid: int | tuple[int, int], *, halves: int = 2, boundary: str = "free") -> None:
         super().__init__()
-        self.grid = (grid, 1) if isinstance(grid, int) else grid
-        if len(self.grid) != 2:
+        self.grid = grid if isinstance(grid, tuple) else (grid, 1)
+        if len(self.grid) != 2 or any(type(side) is not int for side in self.grid):
             raise ValueError(f"grid must be an int or (rows, columns), got {grid!r}")
         self.halves = _checks.positive_int("halves", halves)
         self.boundary = _checks.one_of("boundary", boundary, ("free", "periodic"))
@@ -104,12 +119,17 @@ class TokenGridGeometry(Geometry):
 class LaplacianGeometry(TokenGridGeometry):
     """``H = κν + ε``, ``ν`` the graph Laplacian of a chain (``grid=L``) or grid (``grid=(rows, columns)``) of tokens.
 
+    [paper, appendix F.2]
+
     Args:
         grid: the tokens.
         kappa: ``κ ≥ 0``, how stiff the bonds between neighbours are.
         eps: ``ε > 0``, the smallest eigenvalue.
         halves: 2 for a state ``[q | p]``, 1 for ``q`` or ``p`` alone.
         boundary: see `TokenGridGeometry`.
+
+    Raises:
+        ValueError: as `TokenGridGeometry`, and for ``κ < 0`` or ``ε ≤ 0``.
     """
 
     def __init__(

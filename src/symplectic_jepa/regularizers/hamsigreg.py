@@ -57,7 +57,10 @@ class HamSIGReg(SIGReg):
         if directions is None:
             directions = self.schedule(dim, self.slices, dtype=x.dtype, device=x.device)
         if directions.shape[:-1] == (dim,):  # the error for any other shape is SIGReg's
-            directions = self.geometry.sqrt_apply(directions.to(x.dtype).mT).mT
+            try:
+                directions = self.geometry.sqrt_apply(directions.to(x.dtype).mT).mT
+            except ValueError as error:
+                raise ValueError(f"x of shape {tuple(x.shape)} does not fit the geometry {self.geometry}") from error
         sums, finish_sigreg = super().reduction(x, directions=directions)
 
         def finish(totals: list[Tensor]) -> Tensor:

@@ -30,6 +30,9 @@ class MMD(BatchRegularizer):
     Args:
         bandwidth: ``σ``; by default ``√D``, as ``‖x − y‖²`` is about ``2D``; a fixed ``σ`` sees nothing at large ``D``.
         sync: see `BatchRegularizer`.
+
+    Raises:
+        ValueError: if ``bandwidth`` is not positive and finite.
     """
 
     def __init__(self, *, bandwidth: float | None = None, sync: bool = True) -> None:
@@ -59,6 +62,9 @@ class SlicedMMD(MMD):
         bandwidth: ``σ``.
         seed: seed of the directions.
         sync: see `BatchRegularizer`.
+
+    Raises:
+        ValueError: if ``slices < 1``, or ``bandwidth`` is not positive and finite.
     """
 
     def __init__(self, *, slices: int = 64, bandwidth: float = 1.0, seed: int = 0, sync: bool = True) -> None:

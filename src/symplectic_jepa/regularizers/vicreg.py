@@ -13,8 +13,10 @@ from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
 class VICReg(BatchRegularizer):
     r"""``μ mean_i relu(γ − sqrt(C_ii + ε)) + ν (1/D) Σ_{i≠j} C_ij²``, ``C`` the unbiased covariance [arXiv:2105.04906].
 
-    The invariance term, the mean squared distance of two views, is the objective's prediction loss. VICReg sums over
-    its two views, this averages over leading dimensions: use ``Penalty(..., views="separate")`` and twice the weight.
+    The invariance term, 25 times the mean squared distance of two views, is the objective's prediction loss; VICReg
+    sums over its two views, this averages over leading dimensions. Beside a prediction loss of weight 1 the original
+    ratios are ``Penalty(VICReg(), weight=2/25, views="separate")`` where that loss is the mean squared distance, and an
+    eighth of it in `LeJEPAObjective`, whose two-view loss is an eighth of that distance.
 
     Args:
         variance: ``μ``.

@@ -58,9 +58,12 @@ def whiten(z: Tensor, H: Tensor) -> Tensor:
         ``(..., N, d)`` in the dtype of ``z``.
 
     Raises:
+        TypeError: if ``z`` is not floating.
         ValueError: if ``H`` is not symmetric positive definite, or ``z`` has not ``d`` columns.
     """
     H = spd("H", H)
+    if not z.is_floating_point():
+        raise TypeError(f"z must be a floating-point tensor, got dtype {z.dtype}")
     if z.ndim < 2 or z.shape[-1] != H.shape[-1]:
         raise ValueError(f"z must have shape (..., N, {H.shape[-1]}), got {tuple(z.shape)}")
     return (z.to(H.dtype) @ symmetric_root(H)).to(z.dtype)
