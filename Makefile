@@ -16,11 +16,18 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(VENV)/.bench  ## the CPU's speed table, in benchmarks/results
+	$(BIN)/python -m benchmarks.cpu
+
 clean:
 	rm -rf $(VENV) dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# The stamp is written only when every install step has succeeded.
+# The stamps are written only when every install step has succeeded.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	touch $@

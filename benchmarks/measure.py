@@ -16,18 +16,18 @@ Function = Callable[[], object]
 
 
 def paired_times(
-    functions: Mapping[str, Function], *, repeats: int, device: torch.device, budget: float = 20.0
+    functions: Mapping[str, Function], *, device: torch.device, budget: float = 15.0, most: int = 101
 ) -> dict[str, list[float]]:
     """Seconds of every function, run in turn A B C A B C … after two warm-up rounds, so that drift meets all alike.
 
-    Fewer rounds than ``repeats``, but three or more, where they would take longer than ``budget`` seconds.
+    Rounds are run until ``budget`` seconds are spent, but three or more and ``most`` at most.
     """
     for _ in range(2):
         for function in functions.values():
             function()
     times: dict[str, list[float]] = {name: [] for name in functions}
     began = time.perf_counter()
-    for done in range(repeats):
+    for done in range(most):
         if done >= 3 and time.perf_counter() - began > budget:
             break
         for name, function in functions.items():

@@ -7,10 +7,11 @@ import statistics
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import symplectic_jepa as sj
 from benchmarks import textbook
+from benchmarks.measure import Function
 from benchmarks.works import Target, Work
 from examples.augment import Augment
 from examples.config import Recipe, load_recipe
@@ -95,6 +96,34 @@ class TextbookStep:
         return loss.detach()
 
 
+CONVOLUTIONS = "convolutions"  # the floor: those of the encoder alone, forward and backward
+
+
+def convolutions(step: OurStep) -> Function:
+    """The encoder's convolutions of one step in its precision and layout, with nothing between them."""
+    shapes: list[tuple[nn.Conv2d, torch.Size]] = []
+    hooks = [
+        module.register_forward_hook(lambda m, inputs, _: shapes.append((m, inputs[0].shape)))
+        for module in step.model.encoder.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    step()
+    for hook in hooks:
+        hook.remove()
+    layers = []
+    for i, (module, shape) in enumerate(shapes):
+        x = torch.randn(shape, device=step.device, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        w = module.weight.detach().bfloat16().requires_grad_()
+        layers.append((x.requires_grad_(i > 0), w, {"stride": module.stride, "padding": module.padding}))
+
+    def run() -> None:
+        for x, w, how in layers:
+            y = torch.nn.functional.conv2d(x, w, **how)
+            torch.autograd.grad(y, [x, w] if x.requires_grad else [w], y)
+
+    return run
+
+
 def training_step(device: torch.device, *, smoke: bool = False) -> Work:
     """64 pairs of CIFAR images through the paper's encoder, augmentation included."""
     pairs = 4 if smoke else 64
@@ -108,7 +137,8 @@ def training_step(device: torch.device, *, smoke: bool = False) -> Work:
             "textbook": TextbookStep(recipe, images),
             "eager": ours,
             "float32": OurStep(recipe_of(pairs, "train.precision=fp32"), images),
+            CONVOLUTIONS: convolutions(ours),
         },
-        [Target("textbook", "eager", 4.0)],
+        [Target("textbook", "eager", 4.0, floor=CONVOLUTIONS)],
         {f"{name}, ms of the eager step": 1000 * span for name, span in seconds.items()},
     )

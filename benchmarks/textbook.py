@@ -86,9 +86,9 @@ def spectral_floors(x: Tensor, projection: Tensor, *, log_det: float, participat
     )
 
 
-def objective(hamiltonian: Hamiltonian, z: Tensor, projections: dict[str, Tensor]) -> Tensor:
+def objective(hamiltonian: Hamiltonian, z: Tensor, projections: dict[str, Tensor], *, steps: int = 2) -> Tensor:
     """The whole CIFAR-100 objective of states ``(2, B, 2d)``."""
-    loss = matching(hamiltonian, z, p_weight=0.2)
+    loss = matching(hamiltonian, z, p_weight=0.2, steps=steps)
     stacked = z.flatten(0, 1)
     q, p = stacked.chunk(2, -1)
     for name, x, participation, top_share in (("q", q, 0.12, 0.35), ("p", p, 0.16, 0.30)):

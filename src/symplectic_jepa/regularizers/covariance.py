@@ -108,7 +108,7 @@ def participation_ratio(cov: Tensor) -> Tensor:
     return trace.square() / cov.square().sum((-2, -1))
 
 
-def top_eigenvalue(cov: Tensor, *, squarings: int = 24) -> Tensor:
+def top_eigenvalue(cov: Tensor, *, squarings: int = 20) -> Tensor:
     r"""``λ_max`` of positive semi-definite ``(..., k, k)``, from matrix products alone.
 
     With ``W = Cⁿ / tr(Cⁿ)``, ``n = 2^squarings``, the value ``⟨C, W⟩`` is a mean of the eigenvalues with weights
