@@ -13,7 +13,7 @@ import symplectic_jepa as sj
 from benchmarks import textbook
 from benchmarks.measure import Function
 
-SQUARINGS = 20  # of `top_eigenvalue`
+SQUARINGS = 17  # of `top_eigenvalue`
 PRODUCTS = "matrix products"  # the floor: the same products, with nothing between them
 
 

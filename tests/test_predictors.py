@@ -2,14 +2,18 @@ import pytest
 import torch
 
 from symplectic_jepa import (
+    GeneralHamiltonian,
     HamiltonianPredictor,
     QuadraticHamiltonian,
     ResidualMLPPredictor,
     SeparableHamiltonian,
+    implicit_midpoint,
     join_state,
     leapfrog,
+    ruth3,
     split_state,
     symplectic_euler,
+    yoshida4,
 )
 
 
@@ -73,6 +77,33 @@ def test_split_and_join_are_inverse_views():
     assert torch.equal(p, z[..., 4:])
     assert q.data_ptr() == z.data_ptr()
     assert torch.equal(join_state(q, p), z)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: HamiltonianPredictor(SeparableHamiltonian(2, hidden_dim=4), steps=3),
+        lambda: HamiltonianPredictor(SeparableHamiltonian(2, hidden_dim=4), steps=3, gradient="reversible"),
+        lambda: HamiltonianPredictor(SeparableHamiltonian(2, hidden_dim=4), integrator=yoshida4),
+        lambda: HamiltonianPredictor(GeneralHamiltonian(2, hidden_dim=4), integrator=implicit_midpoint),
+        lambda: ResidualMLPPredictor(2, hidden_dim=4),
+    ],
+)
+def test_states_may_go_both_ways_in_one_call(make):
+    torch.manual_seed(0)
+    predictor, z = make(), torch.randn(2, 5, 4, dtype=torch.float64)
+    assert predictor.mixes_directions
+    expected = torch.stack((predictor(z[0]), predictor(z[1], direction=-1)))
+    signs = torch.tensor([1, -1])[:, None, None]
+    torch.testing.assert_close(predictor(z, direction=signs), expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("integrator", [symplectic_euler, ruth3])
+def test_not_where_the_sign_decides_the_order_of_updates(integrator):
+    predictor = HamiltonianPredictor(QuadraticHamiltonian(2), integrator=integrator)
+    assert not predictor.mixes_directions
+    with pytest.raises(ValueError, match="direction must be 1"):
+        predictor(torch.randn(2, 5, 4), direction=torch.tensor([1, -1])[:, None, None])
 
 
 def test_bad_arguments_are_named():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from torch import Tensor
+from torch import Size, Tensor
 
 
 def positive_int(name: str, value: int) -> int:
@@ -55,3 +55,9 @@ def fraction(name: str, value: float) -> float:
     if finite(name, value) < 0 or value > 1:
         raise ValueError(f"{name} must lie between 0 and 1, got {value!r}")
     return float(value)
+
+
+def broadcasts(shape: Size, target: Size) -> bool:
+    """Whether ``shape`` broadcasts to ``target`` without enlarging it."""
+    aligned = zip(reversed(shape), reversed(target), strict=False)
+    return len(shape) <= len(target) and all(size in (1, goal) for size, goal in aligned)

@@ -39,20 +39,30 @@ class Predictor(nn.Module):
         self.raw_dt = nn.Parameter(torch.tensor(math.log(math.expm1(dt)))) if learn_dt else None
 
     @property
+    def mixes_directions(self) -> bool:
+        """Whether ``direction`` may be a tensor, some states forward in time and some in reverse in one call."""
+        return False
+
+    @property
     def dt(self) -> float | Tensor:
         """The step size: a float, or a scalar tensor when it is learned."""
         return self._dt if self.raw_dt is None else F.softplus(self.raw_dt)
 
-    def forward(self, z: Tensor, *, direction: int = 1) -> Tensor:
+    def forward(self, z: Tensor, *, direction: int | Tensor = 1) -> Tensor:
         """Predict the other view's state: ``(..., 2d)`` to ``(..., 2d)``."""
         raise NotImplementedError(f"{type(self).__name__} must implement forward(z, *, direction)")
 
-    def flow(self, q: Tensor, p: Tensor, *, direction: int = 1) -> tuple[Tensor, Tensor]:
-        """The same map on the two halves of the state apart: ``(..., d)`` twice to ``(..., d)`` twice."""
+    def flow(self, q: Tensor, p: Tensor, *, direction: int | Tensor = 1) -> tuple[Tensor, Tensor]:
+        """The same map on the two halves of the state apart: ``(..., d)`` twice to ``(..., d)`` twice.
+
+        ``direction`` may be a tensor of 1 and −1, ``(..., 1)``, where `mixes_directions`.
+        """
         return split_state(self(join_state(q, p), direction=direction))
 
-    def _signed_dt(self, direction: int) -> float | Tensor:
-        if direction not in (1, -1):
+    def _signed_dt(self, direction: int | Tensor, like: Tensor) -> float | Tensor:
+        if isinstance(direction, Tensor) and self.mixes_directions:
+            return direction.to(like.dtype) * self.dt
+        if isinstance(direction, Tensor) or direction not in (1, -1):
             raise ValueError(f"direction must be 1 (forward time) or -1 (reverse time), got {direction!r}")
         return direction * self.dt
 
@@ -107,12 +117,17 @@ class HamiltonianPredictor(Predictor):
                 )
             self._options["gradient"] = gradient
 
-    def forward(self, z: Tensor, *, direction: int = 1, control: Tensor | None = None) -> Tensor:
+    @property
+    def mixes_directions(self) -> bool:
+        """See `Predictor`; where the integrator is time-symmetric, so that the sign does not change its order."""
+        return self.integrator is leapfrog or bool(getattr(self.integrator, "symmetric", False))
+
+    def forward(self, z: Tensor, *, direction: int | Tensor = 1, control: Tensor | None = None) -> Tensor:
         """Integrate states ``(..., 2d)``, forward or in reverse time.
 
         Args:
             z: states ``(..., 2d)``.
-            direction: 1 or −1.
+            direction: 1 or −1, or a tensor of both, ``(..., 1)``, where `mixes_directions`.
             control: the input ``u`` of a `ControlledHamiltonian`, ``(..., m)``, held over all steps; without one the
                 system runs free.
 
@@ -122,15 +137,18 @@ class HamiltonianPredictor(Predictor):
         """
         return join_state(*self.flow(*split_state(z), direction=direction, control=control))
 
-    def flow(self, q: Tensor, p: Tensor, *, direction: int = 1, control: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def flow(
+        self, q: Tensor, p: Tensor, *, direction: int | Tensor = 1, control: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The same on the two halves of the state apart: ``(..., d)`` twice to ``(..., d)`` twice."""
-        h, hamiltonian = self._signed_dt(direction), self.hamiltonian
+        hamiltonian = self.hamiltonian
         if control is not None:
             if not isinstance(hamiltonian, ControlledHamiltonian):
                 raise TypeError(f"control needs a ControlledHamiltonian, got {type(hamiltonian).__name__}")
             hamiltonian = hamiltonian.with_control(control)
 
         def integrate(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+            h = self._signed_dt(direction, q)
             return self.integrator(hamiltonian, q, p, dt=h, steps=self.steps, **self._options)
 
         return at_full_precision(integrate, q, p)
@@ -173,17 +191,22 @@ class ResidualMLPPredictor(Predictor):
             layers += [nn.Linear(i, o), nn.GELU()]
         self.residual = nn.Sequential(*layers, nn.Linear(widths[-1], 2 * dim))
 
-    def forward(self, z: Tensor, *, direction: int = 1) -> Tensor:
+    @property
+    def mixes_directions(self) -> bool:
+        """See `Predictor`."""
+        return True
+
+    def forward(self, z: Tensor, *, direction: int | Tensor = 1) -> Tensor:
         """Roll out states ``(..., 2d)``, forward or in reverse time.
 
         Raises:
             ValueError: if ``direction`` is not 1 or −1, or ``z`` does not end in ``2 · dim``.
         """
         _checks.coordinates("z", z, 2 * self.dim)
-        h = self._signed_dt(direction)
         dtype = z.dtype
         with torch.autocast(z.device.type, enabled=False):
             z = z.to(torch.promote_types(dtype, torch.float32))
+            h = self._signed_dt(direction, z)
             for _ in range(self.steps):
                 z = z + h * self._residual(z)
         return z.to(dtype)

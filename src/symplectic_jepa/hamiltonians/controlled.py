@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
+from symplectic_jepa import _checks
 from symplectic_jepa.hamiltonians._base import AbstractSeparable
 
 
@@ -98,7 +98,7 @@ class ControlledHamiltonian(AbstractSeparable):
                 f"input_matrix must be (d, m) or (..., d, m) for q of shape {tuple(q.shape)}, got {tuple(matrix.shape)}"
             )
         inputs, batch = matrix.shape[-1], q.shape[:-1]
-        if control.shape[-1:] != (inputs,) or not _broadcasts(control.shape[:-1], batch):
+        if control.shape[-1:] != (inputs,) or not _checks.broadcasts(control.shape[:-1], batch):
             raise ValueError(
                 f"control must have shape (..., {inputs}) with leading dimensions that broadcast to {tuple(batch)}, "
                 f"got {tuple(control.shape)}"
@@ -139,9 +139,3 @@ class _Driven(AbstractSeparable):
     def velocity(self, p: Tensor) -> Tensor:
         """``∇T(p)``: ``(..., d)`` to ``(..., d)``."""
         return self.system.velocity(p)
-
-
-def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
-    """Whether ``shape`` broadcasts to ``target`` without enlarging it."""
-    aligned = zip(reversed(shape), reversed(target), strict=False)
-    return len(shape) <= len(target) and all(size in (1, goal) for size, goal in aligned)

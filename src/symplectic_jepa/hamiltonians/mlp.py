@@ -83,8 +83,8 @@ class MLPHamiltonian(Hamiltonian):
             h = act(F.linear(h, weight, bias))
         return self.residual_scale.to(x.dtype) * F.linear(h, self.output.weight.to(h.dtype)).squeeze(-1)
 
-    def _residual_gradient(self, x: Tensor) -> Tensor:
-        """``s ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``."""
+    def _residual_gradient(self, x: Tensor, *, factor: float = 1.0) -> Tensor:
+        """``factor · s ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``; the factor costs no pass over the states."""
         act, pull_back = _ACTIVATIONS[self.activation]
         h = x
         passed: list[tuple[Tensor, Tensor]] = []
@@ -93,7 +93,8 @@ class MLPHamiltonian(Hamiltonian):
             passed.append((weight, a))
             if i < len(self.hidden):
                 h = act(a)
-        grad = (self.residual_scale.to(x.dtype) * self.output.weight.to(x.dtype).squeeze(0)).expand_as(a)
+        scale = factor * self.residual_scale.to(x.dtype)
+        grad = (scale * self.output.weight.to(x.dtype).squeeze(0)).expand_as(a)
         for weight, a in reversed(passed):
             grad = pull_back(grad, a) @ weight
         return grad

@@ -75,7 +75,7 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
     def force(self, q: Tensor) -> Tensor:
         """``−∇V(q)`` in closed form: ``(..., dim)`` to ``(..., dim)``."""
         _checks.coordinates("q", q, self.dim)
-        return -self.base_coeff * q - self._residual_gradient(q)
+        return torch.add(self._residual_gradient(q, factor=-1.0), q, alpha=-self.base_coeff)
 
     def kinetic(self, p: Tensor) -> Tensor:
         """``T(p) = ½ pᵀM⁻¹p``: ``(..., dim)`` to ``(...)``; ``½‖p‖²`` without a learned mass."""

@@ -51,8 +51,11 @@ def check_arguments(q: Tensor, p: Tensor, dt: float | Tensor, steps: int) -> Non
     if not (q.is_floating_point() and p.is_floating_point()):
         raise TypeError(f"q and p must be floating-point tensors, got {q.dtype} and {p.dtype}")
     if isinstance(dt, Tensor):
-        if dt.ndim:
-            raise ValueError(f"dt must be a float or a scalar tensor, got shape {tuple(dt.shape)}")
+        if dt.ndim and (dt.shape[-1] != 1 or not _checks.broadcasts(dt.shape, q.shape)):
+            raise ValueError(
+                f"dt must be a float, a scalar tensor, or one step size per state, (..., 1) for states of shape "
+                f"{tuple(q.shape)}, got shape {tuple(dt.shape)}"
+            )
     else:
         _checks.finite("dt", dt)
 

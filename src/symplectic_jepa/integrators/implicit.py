@@ -50,6 +50,11 @@ class ImplicitMidpoint:
         _checks.positive_int("iterations", self.iterations)
 
     @property
+    def symmetric(self) -> bool:
+        """Whether the step is its own adjoint."""
+        return True
+
+    @property
     def order(self) -> int:
         """Order of the global error in ``h``."""
         return 2

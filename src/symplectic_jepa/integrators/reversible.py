@@ -13,9 +13,11 @@ from symplectic_jepa.hamiltonians import AbstractSeparable
 Updates = Sequence[tuple[bool, float]]  # whether a kick, and its coefficient of the step size
 
 
-def shear(hamiltonian: AbstractSeparable, is_kick: bool, x: Tensor, size: float | Tensor) -> Tensor:
-    """What a kick adds to ``p``, ``size · F(q)``, or a drift to ``q``, ``size · v(p)``."""
-    return size * (hamiltonian.force(x) if is_kick else hamiltonian.velocity(x))
+def push(x: Tensor, direction: Tensor, size: float | Tensor) -> Tensor:
+    """``x + size · direction`` in one pass over memory."""
+    if isinstance(size, Tensor):
+        return torch.addcmul(x, direction, size.to(x.dtype))
+    return torch.add(x, direction, alpha=size)
 
 
 def roll_out(
@@ -24,9 +26,9 @@ def roll_out(
     """The kick–drift loop of every explicit integrator."""
     for is_kick, coefficient in updates:
         if is_kick:
-            p = p + shear(hamiltonian, True, q, coefficient * dt)
+            p = push(p, hamiltonian.force(q), coefficient * dt)
         else:
-            q = q + shear(hamiltonian, False, p, coefficient * dt)
+            q = push(q, hamiltonian.velocity(p), coefficient * dt)
     return q, p
 
 
@@ -73,7 +75,8 @@ class _Reversible(torch.autograd.Function):
         for is_kick, coefficient in reversed(ctx.updates):
             with torch.enable_grad(), torch.autocast(q.device.type, enabled=False):
                 x = state[not is_kick].detach().requires_grad_()
-                pushed = shear(ctx.hamiltonian, is_kick, x, coefficient * ctx.dt)
+                field = ctx.hamiltonian.force(x) if is_kick else ctx.hamiltonian.velocity(x)
+                pushed = coefficient * ctx.dt * field
                 _refuse_unseen(pushed, [x, *others])
                 grad_x, *grads = torch.autograd.grad(pushed, [x, *others], grad[is_kick], allow_unused=True)
             state[is_kick] = state[is_kick] - pushed.detach()

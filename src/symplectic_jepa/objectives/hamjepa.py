@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
@@ -20,7 +21,7 @@ from symplectic_jepa.predictors import HamiltonianPredictor, Predictor
 from symplectic_jepa.regularizers import Reduction, complete
 from symplectic_jepa.state import split_state
 
-Halves = tuple[Tensor, Tensor]  # q and p of a view, each (B, d)
+Halves = tuple[Tensor, Tensor]  # q and p, each (..., B, d)
 
 
 class HamJEPAObjective(PenalizedObjective):
@@ -60,6 +61,8 @@ class HamJEPAObjective(PenalizedObjective):
         ['budget_p', 'budget_q', 'mean']
     """
 
+    signs: Tensor
+
     def __init__(
         self,
         predictor: Predictor,
@@ -92,6 +95,7 @@ class HamJEPAObjective(PenalizedObjective):
                 f"{type(predictor).__name__}"
             )
         self.detach_target = detach_target
+        self.register_buffer("signs", torch.tensor([1.0, -1.0])[:, None, None], persistent=False)
 
     @full_precision
     def forward(self, states: Tensor) -> ObjectiveOutput:
@@ -105,8 +109,7 @@ class HamJEPAObjective(PenalizedObjective):
         """
         check_states(states, views=2)
         parts = state_parts(states, {"q", "p"})
-        a, b = ((parts["q"][view], parts["p"][view]) for view in (0, 1))
-        return self._total(self._prediction(a, b), parts)
+        return self._total(self._prediction(parts["q"][:2], parts["p"][:2]), parts)
 
     @full_precision
     def prediction_loss(self, z_a: Tensor, z_b: Tensor) -> Tensor:
@@ -120,18 +123,25 @@ class HamJEPAObjective(PenalizedObjective):
             raise ValueError(f"z_a and z_b must have the same shape, got {tuple(z_a.shape)} and {tuple(z_b.shape)}")
         _checks.samples("z_a", z_a)
         _checks.samples("z_b", z_b)
-        loss = self._prediction(split_state(z_a), split_state(z_b.to(z_a.dtype)))
-        return complete([loss], sync=self.sync)[0]
+        q, p = split_state(torch.stack((z_a, z_b.to(z_a.dtype))))
+        return complete([self._prediction(q, p)], sync=self.sync)[0]
 
-    def _prediction(self, a: Halves, b: Halves) -> Reduction:
-        loss = self._one_way(a, b, direction=1)
-        if self.bidirectional:
-            back = self._one_way(b, a, direction=-1 if self.backward == "reverse" else 1)
-            loss = 0.5 * (loss + back)
-        return mean_over_samples(loss)
+    def _prediction(self, q: Tensor, p: Tensor) -> Reduction:
+        """Of two views, ``(2, B, d)`` each."""
+        if not self.bidirectional:
+            return mean_over_samples(self._match((q[0], p[0]), (q[1], p[1]), direction=1))
+        target = q.flip(0), p.flip(0)
+        if self.backward == "forward":
+            return mean_over_samples(self._match((q, p), target, direction=1))
+        if self.predictor.mixes_directions:  # half as many kernels, each with twice the rows
+            return mean_over_samples(self._match((q, p), target, direction=self.signs))
+        ways = [
+            self._match((q[i], p[i]), (target[0][i], target[1][i]), direction=sign) for i, sign in ((0, 1), (1, -1))
+        ]
+        return mean_over_samples(torch.stack(ways))
 
-    def _one_way(self, source: Halves, target: Halves, *, direction: int) -> Tensor:
-        """Loss of each sample, ``(B,)``."""
+    def _match(self, source: Halves, target: Halves, *, direction: int | Tensor) -> Tensor:
+        """Loss of each sample, ``(..., B)``."""
         predicted = self.predictor.flow(*source, direction=direction)
         q_loss, p_loss = (
             (x - (y.detach() if self.detach_target else y)).square().mean(-1)
