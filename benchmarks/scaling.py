@@ -16,6 +16,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 import symplectic_jepa as sj
@@ -60,7 +61,7 @@ def main() -> None:
 
 def measure(axis: str, at: dict[str, int], device: torch.device) -> dict[str, dict[str, float]]:
     """Seconds and bytes by implementation."""
-    functions = sigreg(at) if axis == "M" else hamjepa(at)
+    functions = sigreg(at) if axis == "M" else hamjepa(at, reversible=axis == "S")
     times = paired_times(functions, device=device, budget=2.0, most=9)
     return {
         name: {"seconds": statistics.median(times[name]), "bytes": peak_bytes(function, device)}
@@ -68,8 +69,8 @@ def measure(axis: str, at: dict[str, int], device: torch.device) -> dict[str, di
     }
 
 
-def hamjepa(at: dict[str, int]) -> dict[str, Function]:
-    """The whole CIFAR-100 objective of given states; the reversible gradient too where S is the axis."""
+def hamjepa(at: dict[str, int], *, reversible: bool) -> dict[str, Function]:
+    """The whole CIFAR-100 objective of given states, with the reversible gradient too if wanted."""
     torch.manual_seed(0)
     hamiltonian = sj.SeparableHamiltonian(at["d"])
     theirs = textbook.Hamiltonian(hamiltonian)
@@ -82,13 +83,15 @@ def hamjepa(at: dict[str, int]) -> dict[str, Function]:
         return lambda: objective(z).loss
 
     parameters = [z, *hamiltonian.parameters()]
-    return {
+    functions = {
         "textbook": gradient_of(
             lambda: textbook.objective(theirs, z, projections, steps=at["S"]), z, *list(theirs.parameters())[:-1]
         ),
         "ours": gradient_of(ours("stored"), *parameters),
-        "ours, reversible": gradient_of(ours("reversible"), *parameters),
     }
+    if reversible:
+        functions["ours, reversible"] = gradient_of(ours("reversible"), *parameters)
+    return functions
 
 
 def sigreg(at: dict[str, int]) -> dict[str, Function]:
@@ -107,7 +110,7 @@ def sigreg(at: dict[str, int]) -> dict[str, Function]:
 def draw(report: dict[str, Any], path: Path) -> None:
     """Time above, memory below, one column per axis."""
     with plt.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(2, 4, figsize=(10, 4.6), sharex="col", constrained_layout=True)
+        figure, axes = plt.subplots(2, 4, figsize=(10, 4.9), sharex="col", constrained_layout=True)
         for column, (axis, curve) in enumerate(report["curves"].items()):
             for row, (key, scale) in enumerate((("seconds", 1e3), ("bytes", 2**-20))):
                 panel = axes[row, column]
@@ -117,13 +120,17 @@ def draw(report: dict[str, Any], path: Path) -> None:
                 panel.set_xscale("log", base=2)
                 panel.set_yscale("log")
                 panel.set_xticks(curve["values"], [str(value) for value in curve["values"]])
-                panel.minorticks_off()
+                panel.xaxis.set_minor_locator(NullLocator())
+                panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                panel.yaxis.set_major_formatter("{x:g}")
+                panel.yaxis.set_minor_locator(NullLocator())
                 panel.grid(alpha=0.3)
             axes[1, column].set_xlabel(AXES[axis][0])
             axes[0, column].set_title("SIGReg" if axis == "M" else "HamJEPA objective", fontsize=9)
         axes[0, 0].set_ylabel("forward + backward, ms")
         axes[1, 0].set_ylabel("peak memory, MiB")
-        axes[0, 3].legend(frameon=False)
+        handles, labels = axes[0, 3].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
         figure.savefig(path, dpi=150)
         plt.close(figure)
 
