@@ -167,7 +167,18 @@ def test_only_the_final_state_is_saved():
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
         sj.leapfrog(hamiltonian, q, p, dt=0.05, steps=64, gradient="reversible")
-    assert sum(x.numel() for x in saved) == 2 * q.numel()
+    weights = {x.data_ptr() for x in hamiltonian.parameters()}
+    assert sum(x.numel() for x in saved if x.data_ptr() not in weights) == 2 * q.numel()
+
+
+def test_a_weight_changed_before_the_backward_pass_is_refused():
+    hamiltonian = sj.SeparableHamiltonian(D, hidden_dim=6)
+    q, p = states(3).float().requires_grad_()
+    end, _ = sj.leapfrog(hamiltonian, q, p, dt=0.05, gradient="reversible")
+    with torch.no_grad():
+        hamiltonian.output.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        end.sum().backward()
 
 
 # In a predictor, and in an objective

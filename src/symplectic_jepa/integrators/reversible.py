@@ -61,14 +61,15 @@ class _Reversible(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         q, p = roll_out(hamiltonian, updates, q, p, dt)
         ctx.hamiltonian, ctx.updates, ctx.dt, ctx.tensors = hamiltonian, updates, dt, tensors
-        ctx.save_for_backward(q, p)
+        # The tensors go along so that PyTorch refuses a backward pass after one was changed in place.
+        ctx.save_for_backward(q, p, *tensors)
         return q, p
 
     @staticmethod
     def backward(ctx: Any, grad_q: Tensor, grad_p: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # create_graph=True; PyTorch's once_differentiable may stay silent
             raise RuntimeError("gradient='reversible' can be differentiated once; use gradient='stored'")
-        q, p = ctx.saved_tensors
+        q, p, *_ = ctx.saved_tensors
         state, grad = {True: p, False: q}, {True: grad_p, False: grad_q}  # by what moves it: a kick, or a drift
         others = [*([ctx.dt] if ctx.needs_input_grad[2] else []), *ctx.tensors]
         totals: list[Tensor | None] = [None] * len(others)

@@ -61,7 +61,7 @@ class HamJEPAObjective(PenalizedObjective):
         ['budget_p', 'budget_q', 'mean']
     """
 
-    signs: Tensor
+    _signs: Tensor  # of time, for the two views
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class HamJEPAObjective(PenalizedObjective):
                 f"{type(predictor).__name__}"
             )
         self.detach_target = detach_target
-        self.register_buffer("signs", torch.tensor([1.0, -1.0])[:, None, None], persistent=False)
+        self.register_buffer("_signs", torch.tensor([1.0, -1.0])[:, None, None], persistent=False)
 
     @full_precision
     def forward(self, states: Tensor) -> ObjectiveOutput:
@@ -134,7 +134,7 @@ class HamJEPAObjective(PenalizedObjective):
         if self.backward == "forward":
             return mean_over_samples(self._match((q, p), target, direction=1))
         if self.predictor.mixes_directions:  # half as many kernels, each with twice the rows
-            return mean_over_samples(self._match((q, p), target, direction=self.signs))
+            return mean_over_samples(self._match((q, p), target, direction=self._signs))
         ways = [
             self._match((q[i], p[i]), (target[0][i], target[1][i]), direction=sign) for i, sign in ((0, 1), (1, -1))
         ]
