@@ -31,6 +31,7 @@ class ControlledHamiltonian(AbstractSeparable):
         ValueError: if a constant ``input_matrix`` is not a floating ``(d, m)`` matrix.
 
     Example:
+        >>> import torch
         >>> from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian
         >>> system = ControlledHamiltonian(QuadraticHamiltonian(4), nn.Parameter(torch.randn(4, 2)))
         >>> predictor = HamiltonianPredictor(system)
