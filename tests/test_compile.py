@@ -134,6 +134,14 @@ def test_what_has_no_state_can_be_exported(name, states):
     torch.testing.assert_close(exported(states), module(states), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*assigned during export")
+def test_an_objective_without_draws_can_be_exported(states):
+    penalties = {"budget": sj.Penalty(sj.EnergyBudget(), on="q"), "mean": sj.Penalty(sj.MeanPenalty())}
+    module = sj.HamJEPAObjective(MAPS["leapfrog"](), penalties=penalties)
+    exported = torch.export.export(module, (states.detach(),)).module()
+    torch.testing.assert_close(exported(states)[0], module(states).loss, rtol=1e-5, atol=1e-6)
+
+
 def test_the_encoder_compiles_and_can_be_exported():
     torch.manual_seed(0)
     encoder = sj.PhaseSpaceTokenEncoder(nn.Conv2d(3, 8, 4, 4), in_channels=8, token_channels=4, grid=2)
