@@ -15,24 +15,33 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-class _AllReduceSum(torch.autograd.Function):
+@torch.library.custom_op("symplectic_jepa::all_reduce_sum", mutates_args=())
+def _all_reduce_sum(x: Tensor) -> Tensor:
     """Sum over ranks, forward and backward.
 
     ``dist.all_reduce`` inside the graph is in place and invisible to autograd: every rank would lose the gradient that
     reaches it through the others, and `DistributedDataParallel`, which averages, would leave it too small by the number
     of ranks. Summed in both directions, each rank holds ``W · ∂L/∂θ`` of its own samples and the average is exact.
+
+    It is an operator, and not an autograd function that the compiler looks into: torch 2.11 makes of one a compiled
+    graph with the right value and no gradient.
     """
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(x)
-        return x
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        summed: Tensor = _AllReduceSum.apply(grad)
-        return summed
+@_all_reduce_sum.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _backward(ctx: Any, grad: Tensor) -> Tensor:
+    summed: Tensor = _all_reduce_sum(grad)
+    return summed
+
+
+_all_reduce_sum.register_autograd(_backward)
 
 
 def global_sums(local: Sequence[Tensor], *, sync: bool = True) -> list[Tensor]:
@@ -53,7 +62,7 @@ def global_sums(local: Sequence[Tensor], *, sync: bool = True) -> list[Tensor]:
     dtype = local[0].dtype
     for x in local[1:]:
         dtype = torch.promote_types(dtype, x.dtype)
-    flat: Tensor = _AllReduceSum.apply(torch.cat([x.reshape(-1).to(dtype) for x in local]))
+    flat: Tensor = _all_reduce_sum(torch.cat([x.reshape(-1).to(dtype) for x in local]))
     parts = flat.split_with_sizes([x.numel() for x in local])
     return [part.reshape(x.shape).to(x.dtype) for part, x in zip(parts, local, strict=True)]
 
