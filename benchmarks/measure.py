@@ -16,34 +16,42 @@ Function = Callable[[], object]
 
 
 def paired_times(
-    functions: Mapping[str, Function], *, device: torch.device, budget: float = 15.0, most: int = 101
+    functions: Mapping[str, Function],
+    *,
+    device: torch.device,
+    budget: float = 15.0,
+    most: int = 101,
+    sample: float = 0.05,
 ) -> dict[str, list[float]]:
     """Seconds of every function, run in turn A B C A B C … after two warm-up rounds, so that drift meets all alike.
 
-    Rounds are run until ``budget`` seconds are spent, but three or more and ``most`` at most.
+    Rounds are run until ``budget`` seconds are spent, but three or more and ``most`` at most. A short function is
+    called several times in its turn, for ``sample`` seconds or so, and the mean taken: one hiccup of the machine is
+    then no multiple of it.
     """
-    for _ in range(2):
-        for function in functions.values():
-            function()
+    for function in functions.values():
+        function()
+    calls = {name: max(1, round(sample / seconds(function, device))) for name, function in functions.items()}
     times: dict[str, list[float]] = {name: [] for name in functions}
     began = time.perf_counter()
     for done in range(most):
         if done >= 3 and time.perf_counter() - began > budget:
             break
         for name, function in functions.items():
-            times[name].append(seconds(function, device))
+            times[name].append(seconds(function, device, calls=calls[name]))
     return times
 
 
-def seconds(function: Function, device: torch.device) -> float:
-    """Wall-clock seconds of one call, the device's work included."""
+def seconds(function: Function, device: torch.device, *, calls: int = 1) -> float:
+    """Wall-clock seconds of one call, the mean of several, the device's work included."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     began = time.perf_counter()
-    function()
+    for _ in range(calls):
+        function()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return (time.perf_counter() - began) / calls
 
 
 def ratio(times: Mapping[str, list[float]], numerator: str, denominator: str) -> dict[str, float]:

@@ -16,7 +16,7 @@ FLOORS = (PRODUCTS, CONVOLUTIONS)
 
 def measure(work: Work, device: torch.device, *, smoke: bool = False) -> dict[str, Any]:
     """Times, ratios, peak memory and targets of one row."""
-    times = paired_times(work.variants, device=device, **({"budget": 0.0} if smoke else {}))
+    times = paired_times(work.variants, device=device, **({"budget": 0.0, "sample": 0.0} if smoke else {}))
     memory = {name: peak_bytes(function, device) for name, function in work.variants.items()}
     targets = []
     for target in work.targets:

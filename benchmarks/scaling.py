@@ -62,7 +62,7 @@ def main() -> None:
 def measure(axis: str, at: dict[str, int], device: torch.device) -> dict[str, dict[str, float]]:
     """Seconds and bytes by implementation."""
     functions = sigreg(at) if axis == "M" else hamjepa(at, reversible=axis == "S")
-    times = paired_times(functions, device=device, budget=2.0, most=9)
+    times = paired_times(functions, device=device, budget=3.0, most=9, sample=0.0 if at["B"] < 100 else 0.02)
     return {
         name: {"seconds": statistics.median(times[name]), "bytes": peak_bytes(function, device)}
         for name, function in functions.items()

@@ -90,7 +90,7 @@ def test_peak_memory_of_a_known_case():
 def test_runs_are_taken_in_turn_and_paired():
     order = []
     times = measure.paired_times(
-        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, device=CPU, budget=10.0, most=4
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, device=CPU, budget=10.0, most=4, sample=0.0
     )
     assert "".join(order) == "ab" * 6  # two rounds of warm-up
     assert [len(values) for values in times.values()] == [4, 4]

@@ -166,6 +166,18 @@ def test_full_participation_floor_equals_that_of_the_eigenvalues(shape):
         floor(x, projection=orthonormal(d, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e6, 1e30])
+def test_top_eigenvalue_has_no_scale_and_takes_batches(scale, dtype):
+    x = torch.randn(3, 40, 9, dtype=torch.float64)
+    cov = x.mT @ x / 40
+    cov[1] = torch.eye(9, dtype=torch.float64)  # nine-fold
+    cov[2, 5:], cov[2, :, 5:] = 0, 0  # singular
+    got = top_eigenvalue((scale * cov).to(dtype)).double() / scale
+    torch.testing.assert_close(got, torch.linalg.eigvalsh(cov)[:, -1], rtol=1e-5, atol=0)
+    assert top_eigenvalue(torch.full((1, 1), scale, dtype=dtype)).item() == pytest.approx(scale, rel=1e-6)
+
+
 @pytest.mark.parametrize("gap", [0.5, 1e-2, 1e-4, 1e-6, 0.0])
 def test_top_eigenvalue_needs_no_gap(gap):
     """Against eigvalsh, also when the two largest eigenvalues nearly coincide."""

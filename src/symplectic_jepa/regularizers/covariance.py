@@ -118,11 +118,11 @@ def top_eigenvalue(cov: Tensor, *, squarings: int = 17) -> Tensor:
     """
     with torch.no_grad():
         # Float32 will do, but for the last squaring: it squares the rounding in the eigenvectors that W must not hold.
-        weight = cov.to(torch.float32)
+        weight = _unit_trace(cov).to(torch.float32)
         for i in range(squarings - 1):
-            if i % 3 == 0:  # three squarings shrink a unit norm by k^3.5 at most
-                weight = weight / torch.linalg.vector_norm(weight, dim=(-2, -1), keepdim=True)
             weight = weight @ weight
+            if i % 3 == 2:  # three squarings shrink a unit trace by k⁷ at most, a unit norm by less
+                weight = weight / torch.linalg.vector_norm(weight, dim=(-2, -1), keepdim=True)
         weight = _unit_trace(weight.to(cov.dtype))
         weight = _unit_trace(weight @ weight)
     return (cov * weight).sum((-2, -1))
