@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -234,13 +235,8 @@ def objective(device: torch.device, *, smoke: bool = False) -> Work:
     torch.manual_seed(0)
     ours = sj.hamjepa_cifar100(sj.HamiltonianPredictor(sj.SeparableHamiltonian(dim, hidden_dim=hidden))).to(device)
     theirs = textbook.Hamiltonian(ours.predictor.hamiltonian).to(device)
-    z = torch.randn(2, batch, 2 * dim, device=device, requires_grad=True)
-    projections = {  # of the step to come; the textbook's are held, ours draw anew every 16 steps inside
-        half: ours.penalties[f"spectrum_{half}"].regularizer.schedule(
-            dim, min(128, dim, 2 * batch - 1), dtype=z.dtype, device=device
-        )
-        for half in ("q", "p")
-    }
+    z = collapsed_states(batch, dim, device=device).requires_grad_()
+    projections = first_projections(ours, z)
 
     def loss(z: Tensor) -> Tensor:
         return ours(z).loss
@@ -272,6 +268,22 @@ def objective(device: torch.device, *, smoke: bool = False) -> Work:
         module=ours,
         flop=forces_flop(batch, dim, hidden, forces=6) + 2 * floor_flop(2 * batch, dim, len(projections["q"].T)),
     )
+
+
+def collapsed_states(batch: int, dim: int, *, device: torch.device) -> Tensor:
+    """``(2, batch, 2·dim)`` at which every hinge of the recipe is active, so that a wrong projection shows."""
+    spike = torch.randn(2, batch, 1, device=device) * torch.linspace(-2, 2, 2 * dim, device=device)
+    return 0.1 + spike + 0.1 * torch.randn(2, batch, 2 * dim, device=device)
+
+
+def first_projections(objective: sj.HamJEPAObjective, z: Tensor) -> dict[str, Tensor]:
+    """Of its first 16 steps; the textbook's are held, the objective draws anew inside."""
+    samples, dim = 2 * z.shape[-2], z.shape[-1] // 2
+    schedules = {half: copy.deepcopy(objective.penalties[f"spectrum_{half}"].regularizer.schedule) for half in "qp"}
+    k = min(128, dim)
+    return {
+        half: schedule(dim, k, dtype=z.dtype, device=z.device)[:, : samples - 1] for half, schedule in schedules.items()
+    }
 
 
 def relative(a: Tensor, b: Tensor) -> float:

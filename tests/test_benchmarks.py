@@ -1,6 +1,5 @@
 """The benchmarks' textbook equals the library, their meter is right, and their scripts run."""
 
-import copy
 import functools
 import json
 import sys
@@ -10,7 +9,7 @@ import torch
 
 import symplectic_jepa as sj
 from benchmarks import cpu, gpu, measure, scaling, textbook
-from benchmarks.works import Target
+from benchmarks.works import Target, collapsed_states, first_projections
 
 CPU = torch.device("cpu")
 
@@ -48,21 +47,23 @@ def test_textbook_floors_are_the_librarys():
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)  # our top eigenvalue's own bound
 
 
-def test_textbook_objective_is_the_librarys():
+@pytest.mark.parametrize(("batch", "dim"), [(5, 16), (80, 140)], ids=["fewer samples", "fewer projections"])
+def test_textbook_objective_is_the_librarys(batch, dim):
     torch.manual_seed(0)
-    hamiltonian = sj.SeparableHamiltonian(8, hidden_dim=5).double()
+    hamiltonian = sj.SeparableHamiltonian(dim, hidden_dim=5).double()
     objective = sj.hamjepa_cifar100(sj.HamiltonianPredictor(hamiltonian))
-    z = 0.3 * torch.randn(2, 30, 16, dtype=torch.float64)
-    projections = {
-        half: copy.deepcopy(objective.penalties[f"spectrum_{half}"].regularizer.schedule)(
-            8, 8, dtype=torch.float64, device=CPU
-        )
-        for half in ("q", "p")
-    }
+    z = collapsed_states(batch, dim, device=CPU).double().requires_grad_()
+    theirs, projections = textbook.Hamiltonian(hamiltonian).double(), first_projections(objective, z)
     loss, terms = objective(z)
-    assert all(terms[name] > 0 for name in ("spectrum_q", "spectrum_p", "budget_q", "mean"))
-    expected = textbook.objective(textbook.Hamiltonian(hamiltonian).double(), z, projections)
-    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    assert all(value > 0 for value in terms.values())
+    expected = gradients(textbook.objective(theirs, z, projections), [z])
+    torch.testing.assert_close(gradients(loss, [z]), expected, rtol=1e-5, atol=1e-9)
+    hinges = [objective.penalties[f"spectrum_{half}"].regularizer for half in "qp"]
+    assert all(h.statistics["log_det"] < h.log_det for h in hinges)
+    assert all(h.statistics["participation"] < h.participation for h in hinges)
+    assert all(h.statistics["top_share"] > h.top_share for h in hinges)
+    exchanged = textbook.objective(theirs, z, dict(zip("pq", projections.values(), strict=True)))
+    assert abs(exchanged / loss - 1) > 1e-4  # the check above would see another projection
 
 
 def test_textbook_encoder_is_the_papers():

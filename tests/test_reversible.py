@@ -167,7 +167,7 @@ def test_only_the_final_state_is_saved():
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
         sj.leapfrog(hamiltonian, q, p, dt=0.05, steps=64, gradient="reversible")
-    weights = {x.data_ptr() for x in hamiltonian.parameters()}
+    weights = {x.data_ptr() for x in (*hamiltonian.parameters(), *hamiltonian.buffers())}
     assert sum(x.numel() for x in saved if x.data_ptr() not in weights) == 2 * q.numel()
 
 
@@ -179,6 +179,119 @@ def test_a_weight_changed_before_the_backward_pass_is_refused():
         hamiltonian.output.weight.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         end.sum().backward()
+
+
+@pytest.mark.parametrize("change", ["scale of the residual", "geometry"])
+def test_a_buffer_changed_before_the_backward_pass_is_refused(change):
+    residual, quadratic = sj.SeparableHamiltonian(D, hidden_dim=6), sj.QuadraticHamiltonian(D, geometry=torch.eye(D))
+    hamiltonian = residual if change == "scale of the residual" else quadratic
+    q, p = states(3).float().requires_grad_()
+    end, _ = sj.leapfrog(hamiltonian, q, p, dt=0.05, gradient="reversible")
+    if hamiltonian is residual:
+        residual.residual_scale.fill_(0.7)
+    else:
+        quadratic.geometry.mul_(3)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        end.sum().backward()
+
+
+# Tensors that are shared, derived, absent or hidden
+
+
+class Spring(nn.Module):
+    """``½ k ‖q‖²`` with a stiffness that is a plain attribute."""
+
+    def __init__(self, k):
+        super().__init__()
+        self.k = k
+
+    def forward(self, q):
+        return 0.5 * (self.k * q**2).sum(-1)
+
+
+class Springs(nn.Module):
+    """The sum of several potentials."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, q):
+        return sum(part(q) for part in self.parts)
+
+
+def assert_as_stored(hamiltonian, others, *, dt=0.1):
+    """``others``: tensors that have a gradient besides the parameters; ``hamiltonian`` and ``dt`` may be made anew."""
+    both = []
+    for mode in ("reversible", "stored"):
+        h = hamiltonian() if callable(hamiltonian) and not isinstance(hamiltonian, nn.Module) else hamiltonian
+        both.append(gradients(sj.leapfrog, h, *states(5), others, dt=dt, steps=6, gradient=mode))
+    assert worst(*both) < 1e-10
+
+
+def scalar(value):
+    return torch.tensor(value, dtype=torch.float64, requires_grad=True)
+
+
+def test_a_tensor_held_twice_gets_its_gradient_once():
+    k = scalar(0.6)
+    assert_as_stored(sj.PotentialHamiltonian(Springs(Spring(k), Spring(k))), [k])
+
+
+def test_a_step_size_that_is_also_an_attribute_gets_its_gradient_once():
+    k = scalar(0.2)
+    assert_as_stored(sj.PotentialHamiltonian(Spring(k)), [k], dt=k)
+
+
+def test_an_attribute_derived_from_a_parameter():
+    well, raw = Well().double(), scalar(0.3)
+    assert_as_stored(lambda: sj.PotentialHamiltonian(Springs(well, Spring(well.depth.exp() * raw))), [raw])
+
+
+def test_a_control_that_depends_on_the_weights():
+    torch.manual_seed(0)
+    system = controlled().double()
+    weight = next(system.parameters())
+    assert_as_stored(lambda: system.with_control(weight.flatten()[:2].tanh()), [])
+
+
+def test_a_constant_force():
+    slope = torch.randn(D, dtype=torch.float64)
+    assert_as_stored(sj.PotentialHamiltonian(lambda q: (q * slope).sum(-1)), [])
+
+
+def test_a_tensor_replaced_after_the_forward_pass_still_gets_its_gradient():
+    k, other = scalar(0.6), scalar(5.0)
+    spring = Spring(k)
+    q, p = states(5)
+    results = []
+    for mode in ("reversible", "stored"):
+        spring.k = k
+        end, _ = sj.leapfrog(sj.PotentialHamiltonian(spring), q, p, dt=0.1, steps=6, gradient=mode)
+        spring.k = other
+        results.append(torch.autograd.grad(end.square().sum(), k)[0])
+        assert spring.k is other
+    torch.testing.assert_close(*results)
+
+
+def test_a_hidden_sibling_of_a_held_tensor_is_refused():
+    held, hidden = torch.rand(2, dtype=torch.float64, requires_grad=True).unbind()  # two outputs of one graph node
+    hamiltonian = sj.PotentialHamiltonian(Springs(Spring(held), Hidden(lambda q: hidden * q.cos().sum(-1))))
+    q, p = states(3).requires_grad_()
+    end, _ = sj.leapfrog(hamiltonian, q, p, dt=0.05, gradient="reversible")
+    with pytest.raises(RuntimeError, match=r"cannot see a tensor of shape \(2,\)"):
+        end.sum().backward()
+
+
+class Hidden(nn.Module):
+    """A function whose captured tensors no module holds."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, q):
+        return self.function(q)
 
 
 # In a predictor, and in an objective

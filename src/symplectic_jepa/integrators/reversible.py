@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,22 +33,50 @@ def roll_out(
     return q, p
 
 
+class _Slot(NamedTuple):
+    """Where a module holds a tensor: ``values[name]``."""
+
+    values: dict[str, Any]
+    name: str
+    tensor: Tensor
+
+
 def reversible_roll_out(
     hamiltonian: AbstractSeparable, updates: Updates, q: Tensor, p: Tensor, dt: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """`roll_out`, with a backward pass that needs the final state alone."""
-    q, p = _Reversible.apply(hamiltonian, updates, dt, q, p, *_differentiable(hamiltonian))
+    slots = [
+        _Slot(values, name, x)
+        for module in hamiltonian.modules()  # parameters, buffers, and plain attributes: a bound control for one
+        for values in (module._parameters, module._buffers, vars(module))
+        for name, x in values.items()
+        if isinstance(x, Tensor)
+    ]
+    held = [slot.tensor for slot in slots] + ([dt] if isinstance(dt, Tensor) else [])
+    unique = {id(x): x for x in held}.values()  # a shared tensor gets its gradient once
+    q, p = _Reversible.apply(hamiltonian, updates, dt, slots, q, p, *unique)
     return q, p
 
 
-def _differentiable(hamiltonian: AbstractSeparable) -> list[Tensor]:
-    """Parameters, and tensors that modules hold as attributes, a bound control for one; those that need a gradient."""
-    held = [x for m in hamiltonian.modules() for x in vars(m).values() if isinstance(x, Tensor)]
-    return [x for x in (*hamiltonian.parameters(), *hamiltonian.buffers(), *held) if x.requires_grad]
+@contextmanager
+def _filled(slots: Sequence[_Slot], tensors: dict[int, Tensor]) -> Iterator[None]:
+    """Every slot holds what stands for its tensor, even where another one has been put there since."""
+    before = [slot.values.get(slot.name) for slot in slots]
+    try:
+        for slot in slots:
+            slot.values[slot.name] = tensors[id(slot.tensor)]
+        yield
+    finally:
+        for slot, x in zip(slots, before, strict=True):
+            slot.values[slot.name] = x
 
 
 class _Reversible(torch.autograd.Function):
-    """A shear ``p' = p + s(q)`` is undone by ``p = p' − s(q)``, and pulls a cotangent back to ``g_q + s'(q)ᵀ g_p``."""
+    """A shear ``p' = p + s(q)`` is undone by ``p = p' − s(q)``, and pulls a cotangent back to ``g_q + s'(q)ᵀ g_p``.
+
+    Each shear is evaluated anew on leaves that stand for the Hamiltonian's tensors, so that the graph of a shear ends
+    at them, whatever those tensors were computed from.
+    """
 
     @staticmethod
     def forward(  # noqa: PLR0917
@@ -55,12 +84,13 @@ class _Reversible(torch.autograd.Function):
         hamiltonian: AbstractSeparable,
         updates: Updates,
         dt: float | Tensor,
+        slots: Sequence[_Slot],
         q: Tensor,
         p: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         q, p = roll_out(hamiltonian, updates, q, p, dt)
-        ctx.hamiltonian, ctx.updates, ctx.dt, ctx.tensors = hamiltonian, updates, dt, tensors
+        ctx.hamiltonian, ctx.updates, ctx.dt, ctx.slots, ctx.tensors = hamiltonian, updates, dt, slots, tensors
         # The tensors go along so that PyTorch refuses a backward pass after one was changed in place.
         ctx.save_for_backward(q, p, *tensors)
         return q, p
@@ -71,28 +101,33 @@ class _Reversible(torch.autograd.Function):
             raise RuntimeError("gradient='reversible' can be differentiated once; use gradient='stored'")
         q, p, *_ = ctx.saved_tensors
         state, grad = {True: p, False: q}, {True: grad_p, False: grad_q}  # by what moves it: a kick, or a drift
-        others = [*([ctx.dt] if ctx.needs_input_grad[2] else []), *ctx.tensors]
-        totals: list[Tensor | None] = [None] * len(others)
+        leaves = {id(x): x.detach().requires_grad_(x.requires_grad) for x in ctx.tensors}
+        dt = leaves.get(id(ctx.dt), ctx.dt)
+        learned = [x for x in leaves.values() if x.requires_grad]
+        totals: dict[int, Tensor] = {}
         for is_kick, coefficient in reversed(ctx.updates):
-            with torch.enable_grad(), torch.autocast(q.device.type, enabled=False):
+            with torch.enable_grad(), torch.autocast(q.device.type, enabled=False), _filled(ctx.slots, leaves):
                 x = state[not is_kick].detach().requires_grad_()
                 field = ctx.hamiltonian.force(x) if is_kick else ctx.hamiltonian.velocity(x)
-                pushed = coefficient * ctx.dt * field
-                _refuse_unseen(pushed, [x, *others])
-                grad_x, *grads = torch.autograd.grad(pushed, [x, *others], grad[is_kick], allow_unused=True)
+                pushed = coefficient * dt * field
             state[is_kick] = state[is_kick] - pushed.detach()
+            if not pushed.requires_grad:  # a constant field
+                continue
+            inputs = [x, *learned]
+            _refuse_unseen(pushed, inputs)
+            grad_x, *grads = torch.autograd.grad(pushed, inputs, grad[is_kick], allow_unused=True)
             if grad_x is not None:
                 grad[not is_kick] = grad[not is_kick] + grad_x
-            totals = [b if a is None else a if b is None else a + b for a, b in zip(totals, grads, strict=True)]
-        grad_dt = totals.pop(0) if ctx.needs_input_grad[2] else None
-        return None, None, grad_dt, grad[False], grad[True], *totals
+            for leaf, g in zip(learned, grads, strict=True):
+                if g is not None:
+                    totals[id(leaf)] = totals[id(leaf)] + g if id(leaf) in totals else g
+        return None, None, None, None, grad[False], grad[True], *(totals.get(id(leaf)) for leaf in leaves.values())
 
 
 def _refuse_unseen(output: Tensor, known: Sequence[Tensor]) -> None:
     """Refuse a force that depends on a tensor which would silently go without its gradient."""
-    roots = {x.grad_fn for x in known if x.grad_fn is not None}
-    leaves = {id(x) for x in known if x.is_leaf}
-    todo, seen = [output.grad_fn], set(roots)
+    leaves = {id(x) for x in known}
+    todo, seen = [output.grad_fn], set()
     while todo:
         node = todo.pop()
         if node is None or node in seen:
