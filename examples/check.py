@@ -30,7 +30,7 @@ LEAST = {  # smallest value of every number that no module checks
     1: (
         "data.batch_size", "data.train_size", "data.test_size", "data.global_views", "encoder.global_dim",
         "encoder.projector_hidden", "encoder.projector_dim", "train.epochs", "train.log_every",
-        "train.checkpoint_every", "evaluation.probe_epochs",
+        "train.checkpoint_every", "evaluation.probe_epochs", "evaluation.every",
     ),
     0: (
         "data.local_views", "predictor.lr", "predictor.residual_warmup_epochs", "hamjepa.clip_grad", "sigreg.clip_grad",

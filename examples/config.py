@@ -115,6 +115,7 @@ class Train:
 class Evaluation:
     ks: list[int] = field(default_factory=lambda: [1, 5, 10, 20, 50, 100, 200])
     probe_epochs: int = 50
+    every: int | None = None  # epochs between evaluations during the training; default: none
 
 
 @dataclass

@@ -45,6 +45,7 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
     metrics = {
         "method": method,
         "steps": state["step"],
+        "train_seconds": state["seconds"],
         "protocol": f"frozen encoder, no augmentation, no projector; kNN cosine, unweighted vote; linear probe "
         f"LayerNorm + Linear, {recipe.evaluation.probe_epochs} epochs, last epoch",
         "torch": torch.__version__,
@@ -53,6 +54,21 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
     save_atomically(run / "diagnostics.pt", diagnostics)
     write_atomically(run / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
+
+
+def progress(recipe: Recipe, encoder: nn.Module, data: ImageData) -> dict[str, dict[str, float]]:
+    """What is drawn over the epochs, by readout; the encoder goes on training afterwards."""
+    rows = {}
+    for name, (train, test) in encode(recipe, encoder, data).items():
+        knn = knn_sweep(train, data.train_labels, test, data.test_labels, ks=[HEADLINE_K])[HEADLINE_K]
+        spread = spectrum(train)
+        rows[name] = {
+            "knn": knn.top1,
+            "effective_rank": spread.effective_rank,
+            "participation_ratio": spread.participation_ratio,
+        }
+    encoder.train()
+    return rows
 
 
 def baselines(recipe: Recipe, data: ImageData) -> dict[str, Any]:

@@ -22,16 +22,20 @@ FREE = (
     "train.cuda_graph", "data.root",
 )  # fmt: skip
 
+CURVES = "curves.jsonl"  # evaluations during the training
 
-def open_run(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> tuple[Path, int]:
-    """Make the run's folder, or restore its checkpoint; return the folder and the first step to do.
+
+def open_run(
+    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks
+) -> tuple[Path, int, float]:
+    """Make the run's folder, or restore its checkpoint; return the folder, the first step to do, seconds spent so far.
 
     Raises:
         SystemExit: if a run is there and ``train.resume`` is not set, or it was made by another recipe.
     """
     out = Path(recipe.train.out)
     path = out / "checkpoint.pt"
-    step = 0
+    step, seconds = 0, 0.0
     if path.is_file():
         if not recipe.train.resume:
             raise SystemExit(
@@ -43,19 +47,23 @@ def open_run(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer,
             raise SystemExit(f"{path} was made by another recipe; these keys differ: {', '.join(changed)}")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
+        step, seconds = state["step"], state["seconds"]
     elif ranks.main:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "recipe.yaml", to_yaml(recipe))
     if ranks.main:
         truncate_log(out / "metrics.jsonl", step)
-    return out, step
+        truncate_log(out / CURVES, step + 1)  # its lines are of a state after so many steps
+    return out, step, seconds
 
 
-def save_run(out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_run(
+    out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, seconds: float
+) -> None:
     """Write the checkpoint: tensors and primitives only."""
     state = {
         "step": step,
+        "seconds": seconds,
         "recipe": to_yaml(recipe),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -80,6 +88,7 @@ class Log:
     """Progress bar, JSON lines and TensorBoard of rank 0; silent on the others."""
 
     def __init__(self, out: Path, ranks: Ranks, *, total: int, step: int) -> None:
+        self.out = out
         self.bar = tqdm(total=total, initial=step, desc=out.name, unit="step", disable=not ranks.main)
         self.lines = (out / "metrics.jsonl").open("a") if ranks.main else None
         self.tensorboard = SummaryWriter(out / "tensorboard", purge_step=step) if ranks.main else None
@@ -92,6 +101,16 @@ class Log:
         for key, value in values.items():
             self.tensorboard.add_scalar(key, value, step)
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", images=f"{images_per_second:.0f}/s")
+
+    def write_curves(self, step: int, epoch: float, rows: dict[str, dict[str, float]]) -> None:
+        """One line of an evaluation after ``step`` steps: numbers by readout."""
+        if self.tensorboard is None:
+            return
+        with (self.out / CURVES).open("a") as lines:
+            lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), "readouts": rows}) + "\n")
+        for readout, values in rows.items():
+            for key, value in values.items():
+                self.tensorboard.add_scalar(f"{readout}/{key}", value, step)
 
     def __enter__(self) -> Log:
         return self

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from examples.augment import Augment, AugmentConfig
 from examples.capture import CapturedStep
 from examples.config import Recipe, load_recipe
 from examples.data import ImageData, load_data
-from examples.evaluate import evaluate
+from examples.evaluate import evaluate, progress
 from examples.figures import summary_figure
 from examples.finite import FiniteGuard
 from examples.launch import Ranks, ranks
@@ -60,7 +61,8 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     if recipe.data.batch_size < mine.size:
         raise SystemExit(f"data.batch_size must be at least the {mine.size} ranks, got {recipe.data.batch_size}")
     schedules = Schedules(recipe, steps_per_epoch)
-    out, step = open_run(recipe, model, optimizer, mine)
+    out, step, spent = open_run(recipe, model, optimizer, mine)
+    began = time.perf_counter() - spent
     views = make_views(recipe, data, mine)
     clock = StepClock(mine.device)
     run_step = make_step(recipe, model, optimizer, mine, clock)
@@ -90,8 +92,11 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
                 log.bar.update()
             last = step == schedules.total
             guard.check()
-            if mine.main and (last or step // steps_per_epoch % recipe.train.checkpoint_every == 0):
-                save_run(out, recipe, model, optimizer, step)
+            epoch, every = step // steps_per_epoch, recipe.evaluation.every
+            if mine.main and every and (last or epoch % every == 0):
+                log.write_curves(step, epoch, progress(recipe, model.encoder, data))
+            if mine.main and (last or epoch % recipe.train.checkpoint_every == 0):
+                save_run(out, recipe, model, optimizer, step=step, seconds=time.perf_counter() - began)
     return out
 
 

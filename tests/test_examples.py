@@ -23,7 +23,7 @@ from examples.checkpoint import save_atomically, truncate_log
 from examples.compare import compare
 from examples.config import RECIPES, load_recipe
 from examples.data import load_data
-from examples.evaluate import encode
+from examples.evaluate import encode, evaluate
 from examples.launch import Ranks, ranks
 from examples.schedules import Schedules
 from examples.train import epoch_batches, make_views
@@ -89,6 +89,23 @@ def test_a_run_stopped_in_the_middle_and_resumed_equals_an_uninterrupted_one(met
     torch.rand(7)  # the global generator has moved on, which must not matter
     train(tiny(parts, f"method={method}", "train.resume=true"))
     assert_same_run(whole, parts)
+
+
+def test_evaluations_during_the_training_change_nothing_and_are_resumed(tmp_path, monkeypatch):
+    plain, watched, parts = tmp_path / "plain", tmp_path / "watched", tmp_path / "parts"
+    train(tiny(plain))
+    train(tiny(watched, "evaluation.every=1"))
+    assert_same_run(plain, watched)
+    train_until(tiny(parts, "evaluation.every=1"), 4, monkeypatch)
+    with (parts / "curves.jsonl").open("a") as file:  # as if it had been killed between the curves and the checkpoint
+        file.write('{"step": 6, "epoch": 2}\n')
+    train(tiny(parts, "evaluation.every=1", "train.resume=true"))
+    assert (parts / "curves.jsonl").read_text() == (watched / "curves.jsonl").read_text()
+    lines = [json.loads(line) for line in (watched / "curves.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["epoch"]) for line in lines] == [(3, 1), (6, 2)]
+    final = evaluate(watched)["readouts"]["HamJEPA-q"]
+    assert lines[-1]["readouts"]["q"]["knn"] == final["knn"]["20"]["top1"]
+    assert lines[-1]["readouts"]["q"]["effective_rank"] == final["effective_rank"]
 
 
 def test_a_killed_process_resumes_to_the_same_run(tmp_path):
