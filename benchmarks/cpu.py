@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import machine
 from benchmarks.report import markdown, measure, page
 from benchmarks.rollout import long_rollout
 from benchmarks.step import training_step
 from benchmarks.works import WORKS, Work
 from examples.checkpoint import write_atomically
+from examples.machine import machine
 
 ROWS: dict[str, Callable[..., Work]] = {**WORKS, "rollout": long_rollout, "step": training_step}
 

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 
 import symplectic_jepa as sj
-from benchmarks.measure import Function, machine, paired_times, ratio, seconds
+from benchmarks.measure import Function, paired_times, ratio, seconds
 from benchmarks.report import measure, page
 from benchmarks.step import CONVOLUTIONS, OurStep, convolutions, random_images, recipe_of
 from benchmarks.works import WORKS
 from examples.capture import CapturedStep, record_graph
 from examples.checkpoint import write_atomically
+from examples.machine import machine
 
 EPOCH = 50_000  # pairs
 BUDGET = 540.0  # seconds; what does not fit is left out, and said so

@@ -1,13 +1,10 @@
-"""Side-by-side timings, peak memory, and what machine they are of."""
+"""Side-by-side timings and peak memory."""
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -77,17 +74,3 @@ def peak_bytes(function: Function, device: torch.device) -> int:
         held += event.nbytes()
         peak = max(peak, held)
     return peak
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """Names and versions to print beside every number."""
-    model = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        model = next((line.split(": ")[1] for line in info.read_text().splitlines() if "model name" in line), model)
-    return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU ({model})",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }

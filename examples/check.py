@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from examples.config import Recipe
 
 METHODS = {"hamjepa": "HamJEPA", "mlp_hjepa": "MLP-HJEPA", "sigreg": "SIGReg"}
-FAMILY = ("vicreg", "barlow_twins", "coding_rate", "kerjepa", "kerjepa_sliced", "ham_sigreg", "ham_sigreg_radial")
+FAMILY = (
+    "sigreg", "vicreg", "barlow_twins", "coding_rate", "kerjepa", "kerjepa_sliced", "ham_sigreg", "ham_sigreg_radial",
+)  # fmt: skip
 REGULARIZERS = ("default", "none", *FAMILY)
 CHOICES = {
     "method": tuple(METHODS),
@@ -22,7 +24,7 @@ CHOICES = {
     "encoder.mode": ("tokens", "global"),
     "encoder.projector": ("identity", "mlp"),
     "predictor.hamiltonian": ("separable", "quadratic", "general"),
-    "predictor.integrator": (*SPLITTINGS, "implicit_midpoint"),
+    "predictor.integrator": (*SPLITTINGS, "implicit_midpoint", "explicit_euler"),
     "regularizer": REGULARIZERS,
     "train.precision": ("bf16", "fp32"),
 }

@@ -17,7 +17,7 @@ from examples.checkpoint import write_atomically
 from examples.config import load_recipe
 from examples.data import load_data
 from examples.evaluate import baselines, evaluate, table
-from examples.figures import summary_figure
+from examples.figures import diagnostics, summary_figure
 from examples.launch import ranks
 from examples.train import train
 
@@ -49,7 +49,7 @@ def compare(recipe_name: str, overrides: list[str], out: Path) -> str:
     text = table(rows)
     write_atomically(out / "table.md", text + "\n")
     write_atomically(out / "metrics.json", json.dumps(rows, indent=2) + "\n")
-    summary_figure(runs, out / "summary.png")
+    summary_figure([diagnostics(run) for run in runs], out / "summary.png")
     return text
 
 

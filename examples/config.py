@@ -45,7 +45,7 @@ class Encoder:
 @dataclass
 class Predictor:
     hamiltonian: str = "separable"  # separable, quadratic (no parameters) or general (needs implicit_midpoint)
-    integrator: str = "leapfrog"  # a name of SPLITTINGS, or implicit_midpoint
+    integrator: str = "leapfrog"  # a name of SPLITTINGS, implicit_midpoint, or explicit_euler (ablation only)
     dt: float = 0.05
     steps: int = 2
     learn_mass: bool = False  # a learned kinetic metric; see SeparableHamiltonian for the reason against it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,25 @@ import torch
 from matplotlib.figure import Figure
 
 # One colour per method, one line style per readout: both survive a greyscale print.
-_COLOURS = {"SIGReg": "#4477AA", "MLP-HJEPA": "#CCBB44", "HamJEPA": "#AA3377"}
-_STYLES = {"q": "-", "p": "--", "qp": ":", "z": "-"}
+COLOURS = {"SIGReg": "#4477AA", "MLP-HJEPA": "#CCBB44", "HamJEPA": "#AA3377"}
+STYLES = {"q": "-", "p": "--", "qp": ":", "z": "-"}
 
 
-def summary_figure(runs: list[Path], path: Path, *, title: str | None = None) -> None:
-    """Draw kNN sweep, eigenspectrum, cosines and norms of evaluated runs: one row per run, as PNG."""
-    figure = Figure(figsize=(13, 2.9 * len(runs) + 0.3), layout="constrained", dpi=150)
-    if title:
-        figure.suptitle(title)
-    rows = figure.subplots(len(runs), 4, squeeze=False)
-    for axes, run in zip(rows, runs, strict=True):
-        diagnostics = torch.load(run / "diagnostics.pt", weights_only=True)
-        for name, values in diagnostics.items():
+Diagnostics = dict[str, dict[str, torch.Tensor]]  # by the name of the features
+
+
+def diagnostics(run: Path) -> Diagnostics:
+    """Of an evaluated run."""
+    values: Diagnostics = torch.load(run / "diagnostics.pt", weights_only=True)
+    return values
+
+
+def summary_figure(groups: Sequence[Diagnostics], path: Path) -> None:
+    """Draw kNN sweep, eigenspectrum, cosines and norms as PNG: one row per group, one line per features."""
+    figure = Figure(figsize=(13, 2.9 * len(groups) + 0.3), layout="constrained", dpi=150)
+    rows = figure.subplots(len(groups), 4, squeeze=False)
+    for axes, group in zip(rows, groups, strict=True):
+        for name, values in group.items():
             _draw(axes, name, values)
             ticks = values["knn"][:, 0].int().tolist()
     panels = (
@@ -36,7 +43,7 @@ def summary_figure(runs: list[Path], path: Path, *, title: str | None = None) ->
             axis.grid(alpha=0.25, linewidth=0.5)
             if row == 0:
                 axis.set_title(heading, fontsize=10)
-            if row == len(runs) - 1:
+            if row == len(groups) - 1:
                 axis.set_xlabel(x)
         axes[0].set_xscale("log")
         axes[0].set_xticks(ticks, labels=map(str, ticks))
@@ -50,7 +57,7 @@ def summary_figure(runs: list[Path], path: Path, *, title: str | None = None) ->
 
 def _draw(axes: Any, name: str, values: dict[str, torch.Tensor]) -> None:
     method, _, readout = name.rpartition("-")
-    style = {"color": _COLOURS.get(method, "k"), "linestyle": _STYLES.get(readout, "-"), "linewidth": 1.5}
+    style = {"color": COLOURS.get(method, "k"), "linestyle": STYLES.get(readout, "-"), "linewidth": 1.5}
     k, top1 = values["knn"].T
     axes[0].plot(k, top1, marker="o", markersize=3, label=name, **style)
     axes[1].plot(range(1, len(values["eigenvalues"]) + 1), values["eigenvalues"].clamp_min(1e-12), **style)

@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 
 
+class NotFiniteError(SystemExit):
+    """Training met a value that is not finite."""
+
+
 class FiniteGuard:
     """Remembers on the device the first step at which a loss, a term or the gradient norm was NaN or infinite."""
 
@@ -26,12 +30,12 @@ class FiniteGuard:
         """Stop if anything was not finite (this waits for the device).
 
         Raises:
-            SystemExit: naming the step and the terms.
+            NotFiniteError: naming the step and the terms.
         """
         if self.bad is None or (step := int(self.first)) < 0:
             return
         terms = [name for name, bad in zip(self.names, self.bad.tolist(), strict=True) if bad]
-        raise SystemExit(
+        raise NotFiniteError(
             f"training stopped: {', '.join(terms)} not finite at step {step}; a checkpoint, if there is one, is from "
             "before it"
         )

@@ -79,9 +79,22 @@ def build_predictor(recipe: Recipe, dim: int) -> sj.Predictor:
         )
     else:
         hamiltonian = sj.QuadraticHamiltonian(dim)
-    integrators: dict[str, sj.Integrator] = {**sj.SPLITTINGS, "implicit_midpoint": sj.implicit_midpoint}
+    integrators: dict[str, sj.Integrator] = {
+        **sj.SPLITTINGS,
+        "implicit_midpoint": sj.implicit_midpoint,
+        "explicit_euler": explicit_euler,
+    }
     integrator = integrators[p.integrator]
     return sj.HamiltonianPredictor(hamiltonian, dt=p.dt, steps=p.steps, integrator=integrator, learn_dt=p.learn_dt)
+
+
+def explicit_euler(
+    hamiltonian: sj.AbstractSeparable, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int
+) -> tuple[Tensor, Tensor]:
+    """``q ← q + h v(p), p ← p + h F(q)``, both of the old state: what not to use. It is not symplectic."""
+    for _ in range(steps):
+        q, p = q + dt * hamiltonian.velocity(p), p + dt * hamiltonian.force(q)
+    return q, p
 
 
 class JEPA(nn.Module):

@@ -12,13 +12,14 @@ def build_penalties(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
     """The penalties on states ``(V, B, dim)`` that ``recipe.regularizer`` names."""
     if recipe.regularizer == "none":
         return {}
+    if recipe.regularizer == "sigreg" or (recipe.regularizer == "default" and recipe.method == "sigreg"):
+        s = recipe.sigreg
+        weight = s.weight if recipe.regularizer_weight is None else recipe.regularizer_weight
+        return sj.sigreg_penalty(
+            weight=weight, slices=s.slices, knots=s.knots, t_max=s.t_max, views=s.views, seed=recipe.train.seed
+        )
     if recipe.regularizer != "default":
         return _other(recipe, dim)
-    if recipe.method == "sigreg":
-        s = recipe.sigreg
-        return sj.sigreg_penalty(
-            weight=s.weight, slices=s.slices, knots=s.knots, t_max=s.t_max, views=s.views, seed=recipe.train.seed
-        )
     h = recipe.hamjepa
     return sj.phase_space_penalties(
         q=h.q, p=h.p, budget=h.budget, variance=h.variance, spectrum=h.spectrum, mean=h.mean, seed=recipe.train.seed

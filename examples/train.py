@@ -20,7 +20,7 @@ from examples.capture import CapturedStep
 from examples.config import Recipe, load_recipe
 from examples.data import ImageData, load_data
 from examples.evaluate import evaluate, progress
-from examples.figures import summary_figure
+from examples.figures import diagnostics, summary_figure
 from examples.finite import FiniteGuard
 from examples.launch import Ranks, ranks
 from examples.methods import JEPA, build_model, build_optimizer
@@ -39,7 +39,7 @@ def main() -> None:
         out = train(recipe, load_data(recipe.data), mine)
     if mine.main:
         evaluate(out)
-        summary_figure([out], out / "summary.png")
+        summary_figure([diagnostics(out)], out / "summary.png")
 
 
 def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:

@@ -1,0 +1,116 @@
+"""What the study consists of: its cells, by scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+SEEDS = (42, 43, 44)
+UNTRAINED = "untrained"  # the cell of raw pixels and the encoder before training
+METHODS = ("sigreg", "mlp_hjepa", "hamjepa")
+PAIR = ("sigreg", "hamjepa")
+ABLATED = "-ablations"  # ends the name of a table's variants
+
+# One switch each, away from the HamJEPA recipe.
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "symplectic-euler": ("predictor.integrator=symplectic_euler",),
+    "explicit-euler": ("predictor.integrator=explicit_euler",),
+    "yoshida4": ("predictor.integrator=yoshida4",),
+    "steps-1": ("predictor.steps=1",),
+    "steps-4": ("predictor.steps=4",),
+    "steps-8": ("predictor.steps=8",),
+    "match-qp": ("hamjepa.match=qp", "hamjepa.p_weight=0"),
+    "one-direction": ("hamjepa.bidirectional=false",),
+    "forward-time": ("hamjepa.backward=forward",),
+    "no-budget": ("hamjepa.budget=0",),
+    "no-variance": ("hamjepa.variance=0",),
+    "no-log-det": ("hamjepa.q.log_det=null", "hamjepa.p.log_det=null"),
+    "no-participation": ("hamjepa.q.participation=null", "hamjepa.p.participation=null"),
+    "no-top-share": ("hamjepa.q.top_share=null", "hamjepa.p.top_share=null"),
+    "no-mean": ("hamjepa.mean=0",),
+    "base-0": ("predictor.base_coeff=0",),
+    "sigreg": ("regularizer=sigreg",),
+    "vicreg": ("regularizer=vicreg",),
+    "barlow-twins": ("regularizer=barlow_twins",),
+    "kerjepa": ("regularizer=kerjepa",),
+    "coding-rate": ("regularizer=coding_rate",),
+    "no-regularizer": ("regularizer=none",),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a row of ``table``, with one seed."""
+
+    table: str
+    name: str
+    seed: int
+    recipe: str
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Its folder under the study's."""
+        return f"{self.table}/{self.name}-s{self.seed}"
+
+    def settings(self, out: str) -> list[str]:
+        """Overrides of the recipe, for a run in ``out``."""
+        return [*self.overrides, f"train.seed={self.seed}", f"train.out={out}", "train.resume=true"]
+
+
+def _methods(
+    table: str, names: Sequence[str], recipe: str, overrides: Sequence[str], seeds: Sequence[int]
+) -> list[Cell]:
+    cells = [Cell(table, UNTRAINED, seed, recipe, tuple(overrides)) for seed in seeds]
+    return cells + [Cell(table, name, seed, recipe, (*overrides, f"method={name}")) for seed in seeds for name in names]
+
+
+def _ablations(table: str, recipe: str, overrides: Sequence[str]) -> list[Cell]:
+    """Variants of ``table``'s HamJEPA; its cell of the same seed is what they are compared with."""
+    return [Cell(table + ABLATED, name, SEEDS[0], recipe, (*overrides, *switch)) for name, switch in ABLATIONS.items()]
+
+
+def _full() -> list[Cell]:
+    """The paper's own tables, and the ablations at 30 epochs."""
+    short, long = (("evaluation.every=3",), ("evaluation.every=5", "train.epochs=80"))
+    return [
+        *_methods("cifar100-30", PAIR, "cifar100", short, SEEDS),
+        *_methods("cifar100-80", METHODS, "cifar100", long, SEEDS[:1]),
+        *_methods("imagenet100-45", PAIR, "imagenet100", ("evaluation.every=5",), SEEDS[:1]),
+        *_ablations("cifar100-30", "cifar100", short),
+    ]
+
+
+def _gpu_short() -> list[Cell]:
+    """The 30-epoch CIFAR-100 table with the same recipe, each step one compiled graph, recorded and replayed."""
+    fast = ("evaluation.every=10", "train.compile=true", "train.cuda_graph=true", "train.log_every=50")
+    return _methods("cifar100-30", PAIR, "cifar100", fast, SEEDS)
+
+
+def _cpu_10() -> list[Cell]:
+    """The first ten classes on two cores. Warm-ups keep their third of the schedule."""
+    small = (
+        "data.classes=10", "data.batch_size=128", "train.epochs=20", "optim.warmup_epochs=7",
+        "predictor.residual_warmup_epochs=7", "evaluation.every=2",
+    )  # fmt: skip
+    return [
+        *_methods("cifar100-10classes", METHODS, "cifar100", small, SEEDS),
+        *_ablations("cifar100-10classes", "cifar100", small),
+    ]
+
+
+def _textures() -> list[Cell]:
+    """Every kind of cell on the embedded data, minutes each: a rehearsal of the study."""
+    small = ("evaluation.every=1",)
+    return [
+        *_methods("textures", METHODS, "textures", small, SEEDS),
+        *_ablations("textures", "textures", small),
+    ]
+
+
+SCALES: dict[str, Callable[[], list[Cell]]] = {
+    "full": _full,
+    "gpu-short": _gpu_short,
+    "cpu-10": _cpu_10,
+    "textures": _textures,
+}
