@@ -1,6 +1,7 @@
 """Composable PyTorch components for joint-embedding predictive architectures with symplectic prediction."""
 
 from symplectic_jepa._version import __version__ as __version__
+from symplectic_jepa.authors import load_authors_checkpoint as load_authors_checkpoint
 from symplectic_jepa.encoders import PhaseSpaceTokenEncoder as PhaseSpaceTokenEncoder
 from symplectic_jepa.evaluation import KNNAccuracy as KNNAccuracy
 from symplectic_jepa.evaluation import ProbeResult as ProbeResult
@@ -48,6 +49,7 @@ from symplectic_jepa.objectives import sigreg_penalty as sigreg_penalty
 from symplectic_jepa.predictors import HamiltonianPredictor as HamiltonianPredictor
 from symplectic_jepa.predictors import Predictor as Predictor
 from symplectic_jepa.predictors import ResidualMLPPredictor as ResidualMLPPredictor
+from symplectic_jepa.pretrained import Pretrained as Pretrained
 from symplectic_jepa.regularizers import MMD as MMD
 from symplectic_jepa.regularizers import BarlowTwins as BarlowTwins
 from symplectic_jepa.regularizers import BatchRegularizer as BatchRegularizer

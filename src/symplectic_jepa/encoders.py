@@ -7,12 +7,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
+from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.state import join_state
 
 _STAGE_CHANNELS = {2: 128, 3: 256, 4: 512}  # of ResNet-18
 
 
-class PhaseSpaceTokenEncoder(nn.Module):
+class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
     r"""A backbone's token grid as a state ``z = [q | p]`` [paper, section 4.1 and appendix F.4].
 
     Tokens are pooled to ``grid`` (if given), projected by a 1×1 convolution without bias and BatchNorm to
@@ -30,6 +31,8 @@ class PhaseSpaceTokenEncoder(nn.Module):
     Raises:
         ValueError: for a size below 1, or odd ``token_channels``.
     """
+
+    _constructors = ("resnet18",)
 
     def __init__(
         self,
@@ -81,12 +84,16 @@ class PhaseSpaceTokenEncoder(nn.Module):
         else:
             first = [net.conv1, net.bn1, net.relu, net.maxpool]
         stages = [getattr(net, f"layer{i}") for i in range(1, token_layer + 1)]
-        return cls(
+        encoder = cls(
             nn.Sequential(*first, *stages),
             in_channels=_STAGE_CHANNELS[token_layer],
             token_channels=token_channels,
             grid=grid,
         )
+        encoder._record(
+            "resnet18", {"stem": stem, "token_layer": token_layer, "token_channels": token_channels, "grid": grid}
+        )
+        return encoder
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images ``(B, 3, H, W)`` into states ``(B, 2d)``.

@@ -15,10 +15,11 @@ from symplectic_jepa import _checks
 from symplectic_jepa.hamiltonians import ControlledHamiltonian, Hamiltonian
 from symplectic_jepa.integrators import Integrator, leapfrog
 from symplectic_jepa.integrators._base import GRADIENTS, at_full_precision
+from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.state import join_state, split_state
 
 
-class Predictor(nn.Module):
+class Predictor(Pretrained, nn.Module):
     """A map ``ẑ = Φ_{±h}^S(z)``; subclasses implement ``forward(z, *, direction=1)``.
 
     Args:

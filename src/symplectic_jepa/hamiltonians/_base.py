@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from symplectic_jepa.hamiltonians._autograd import energy_gradient
+from symplectic_jepa.pretrained import Pretrained
 
 
-class Hamiltonian(nn.Module, ABC):
+class Hamiltonian(Pretrained, nn.Module, ABC):
     """An energy ``H(q, p)``; subclasses implement ``forward``, and `gradient` where they know it in closed form.
 
     Only the subclass `AbstractSeparable` may be given to the explicit integrators; any other one is integrated by

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from symplectic_jepa import _checks
 from symplectic_jepa.distributed import count
+from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.regularizers import (
     BatchRegularizer,
     EnergyBudget,
@@ -24,7 +25,7 @@ from symplectic_jepa.regularizers import (
 from symplectic_jepa.state import split_state
 
 
-class Penalty(nn.Module):
+class Penalty(Pretrained, nn.Module):
     """A regularizer, the part of the state that it reads, and its weight.
 
     Args:
@@ -80,7 +81,7 @@ class ObjectiveOutput(NamedTuple):
     terms: dict[str, Tensor]
 
 
-class PenalizedObjective(nn.Module):
+class PenalizedObjective(Pretrained, nn.Module):
     """What the objectives share: ``L = L_pred + scale · Σ weight · penalty`` over states ``(V, B, D)``.
 
     ``regularizer_scale`` is a buffer (1 unless `set_regularizer_scale` is called), so that a warm-up of all penalties

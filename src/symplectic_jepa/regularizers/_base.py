@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from symplectic_jepa._precision import full_precision
 from symplectic_jepa.distributed import global_sums, world_size
+from symplectic_jepa.pretrained import Pretrained
 
 
 class Reduction(NamedTuple):
@@ -25,7 +26,7 @@ def complete(reductions: Sequence[Reduction], *, sync: bool = True) -> list[Tens
     return [reduction.finish([next(totals) for _ in reduction.sums]) for reduction in reductions]
 
 
-class BatchRegularizer(nn.Module, ABC):
+class BatchRegularizer(Pretrained, nn.Module, ABC):
     """A scalar of samples ``(..., N, D)`` that is exact under data parallelism.
 
     Subclasses implement `reduction`; leading dimensions are averaged. A regularizer without it, any module from

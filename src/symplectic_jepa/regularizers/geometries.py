@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
+from symplectic_jepa.pretrained import Pretrained
 
 
-class Geometry(nn.Module, ABC):
+class Geometry(Pretrained, nn.Module, ABC):
     """``H`` on vectors ``(..., D)``; `HamSIGReg` asks for nothing else, so a user's own is two methods."""
 
     @abstractmethod

@@ -218,7 +218,8 @@ class ParticipationRatioFloor(SpectralFloors):
             sync=sync,
         )
         self.floor = floor
-        self.full = proj_dim is None
+        if proj_dim is None:
+            self.proj_dim = None  # type: ignore[assignment]  # the base class is not asked to project then
 
     def reduction(self, x: Tensor, *, projection: Tensor | None = None) -> Reduction:
         """Moments of the projected samples, or of the samples; see `BatchRegularizer`.
@@ -226,7 +227,7 @@ class ParticipationRatioFloor(SpectralFloors):
         Raises:
             ValueError: if ``projection`` is given and the floor is of the full covariance.
         """
-        if not self.full:
+        if self.proj_dim is not None:
             return super().reduction(x, projection=projection)
         if projection is not None:
             raise ValueError("projection must be None for the floor of the full covariance (proj_dim=None)")

@@ -1,0 +1,105 @@
+"""Checkpoints of the paper's authors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symplectic_jepa.encoders import PhaseSpaceTokenEncoder
+from symplectic_jepa.hamiltonians import SeparableHamiltonian
+from symplectic_jepa.predictors import HamiltonianPredictor
+
+State = dict[str, Tensor]
+_STAGES = {128: 2, 256: 3, 512: 4}  # of ResNet-18, by the channels that the token projection reads
+_RESIDUAL = "H.residual_V."
+_SETTINGS = {"steps": "steps", "dt": "dt"}  # of the predictor: theirs under ``hjepa``, ours
+_ENERGY = {"base_coeff": "base_coeff", "residual_scale": "residual_scale", "activation": "activation"}
+
+
+def load_authors_checkpoint(
+    path: str | os.PathLike[str],
+) -> tuple[PhaseSpaceTokenEncoder, HamiltonianPredictor | None]:
+    """Read a checkpoint in the layout of the paper's authors: a dict with ``encoder``, ``predictor`` and ``config``.
+
+    Sizes follow from the weights; step size, steps and coefficients from ``config["hjepa"]``, else the paper's
+    [appendix F.11]. Stages after the token layer are ignored, and the bias of the potential's last layer, a constant of
+    the energy. No code in the file is run.
+
+    Returns:
+        The encoder, in eval mode, and the predictor, or ``None`` for a baseline's checkpoint.
+
+    Raises:
+        ValueError: if the file has another layout, naming what is missing, unknown or does not fit.
+        pickle.UnpicklingError: if it holds anything but tensors and primitives.
+    """
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("encoder"), Mapping):
+        found = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        raise ValueError(f"{path} must hold a dict with 'encoder', 'predictor' and 'config', got {found}")
+    config = checkpoint.get("config") or {}
+    encoder = _encoder(_plain(checkpoint["encoder"]), config.get("model") or {}, path)
+    predictor = _plain(checkpoint.get("predictor") or {})
+    has_energy = any(key.startswith(_RESIDUAL) for key in predictor)
+    return encoder, _predictor(predictor, config.get("hjepa") or {}, path) if has_energy else None
+
+
+def _encoder(state: State, settings: Mapping[str, Any], path: Any) -> PhaseSpaceTokenEncoder:
+    for key in ("stem.0.weight", "token_proj.0.weight"):
+        if key not in state:
+            raise ValueError(f"encoder of {path} must hold {key!r}, got {', '.join(sorted(state)[:8])}, …")
+    channels, features = state["token_proj.0.weight"].shape[:2]
+    if features not in _STAGES:
+        raise ValueError(f"token_proj of {path} must read {', '.join(map(str, _STAGES))} channels, got {features}")
+    layer = _STAGES[features]
+    stem = "cifar" if state["stem.0.weight"].shape[-1] == 3 else "imagenet"
+    grid = settings.get("token_hw") or (8 if stem == "imagenet" else None)
+    encoder = PhaseSpaceTokenEncoder.resnet18(stem=stem, token_layer=layer, token_channels=channels, grid=grid)
+    first = 3 if stem == "cifar" else 4  # of the backbone's stages: conv, norm, ReLU, and perhaps a max-pool
+    ours = {"stem.0": "backbone.0", "stem.1": "backbone.1"}
+    ours |= {f"layer{i}": f"backbone.{first + i - 1}" for i in range(1, layer + 1)}
+    ours |= {f"token_proj.{i}": f"token_projection.{i}" for i in range(2)}
+    unused = (*(f"layer{i}." for i in range(layer + 1, 5)), "fc.", "head.")
+    renamed: State = {}
+    for key, value in state.items():
+        prefix = next((name for name in ours if key.startswith(name + ".")), None)
+        if prefix is not None:
+            renamed[ours[prefix] + key.removeprefix(prefix)] = value
+        elif not key.startswith(unused):
+            raise ValueError(f"encoder of {path} holds {key!r}, which this layout does not have")
+    _load(encoder, renamed, path)
+    return encoder.eval()
+
+
+def _predictor(state: State, settings: Mapping[str, Any], path: Any) -> HamiltonianPredictor:
+    for key, allowed in (("hamiltonian", "separable"), ("method", "leapfrog")):
+        if settings.get(key, allowed) != allowed:
+            raise ValueError(f"hjepa.{key} of {path} must be {allowed!r}, got {settings[key]!r}")
+    layers = sorted({int(k.removeprefix(_RESIDUAL).partition(".")[0]) for k in state if k.startswith(_RESIDUAL)})
+    hidden, dim = state[f"{_RESIDUAL}{layers[0]}.weight"].shape
+    energy = SeparableHamiltonian(
+        dim, hidden_dim=hidden, depth=len(layers) - 1, **{_ENERGY[k]: settings[k] for k in _ENERGY if k in settings}
+    )
+    renamed: State = {"residual_scale": energy.residual_scale}
+    for i, layer in enumerate(layers):
+        name = "output" if layer == layers[-1] else f"hidden.{i}"
+        for part in ("weight", "bias"):
+            if name != "output" or part == "weight":
+                renamed[f"{name}.{part}"] = state[f"{_RESIDUAL}{layer}.{part}"]
+    _load(energy, renamed, path)
+    return HamiltonianPredictor(energy, **{_SETTINGS[k]: settings[k] for k in _SETTINGS if k in settings})
+
+
+def _load(module: torch.nn.Module, state: State, path: Any) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"weights of {path} do not fit: {error}") from error
+
+
+def _plain(state: Mapping[str, Any]) -> State:
+    """Without the prefix of a data-parallel wrapper."""
+    return {key.removeprefix("module."): value for key, value in state.items()}
