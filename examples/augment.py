@@ -21,8 +21,12 @@ BOX_DRAWS = 2 * ATTEMPTS + 2  # uniform numbers for one box
 DRAWS = BOX_DRAWS + 4 + 4 + 6  # for one view: also the factors and the order of the jitter, and the rest
 
 
-def sample_boxes(noise: Tensor, height: int, width: int, scale: tuple[float, float]) -> tuple[Tensor, ...]:
+def sample_boxes(
+    noise: Tensor, height: int | Tensor, width: int | Tensor, scale: tuple[float, float]
+) -> tuple[Tensor, ...]:
     """Top, left, height and width of one crop per image, whole pixels, from uniforms ``(BOX_DRAWS, B)``.
+
+    ``height`` and ``width`` of the images are one for all, or tensors ``(B,)``.
 
     torchvision's rule: the first of ten attempts that fits counts (here all are drawn at once), or else the
     largest central crop of an allowed aspect ratio.
@@ -33,11 +37,16 @@ def sample_boxes(noise: Tensor, height: int, width: int, scale: tuple[float, flo
     h, w = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
     fits = (h >= 1) & (h <= height) & (w >= 1) & (w <= width)
     any_fits, first = fits.any(0), fits.int().argmax(0, keepdim=True)
-    h = torch.where(any_fits, h.gather(0, first)[0], min(height, round(width / RATIO[0])))
-    w = torch.where(any_fits, w.gather(0, first)[0], min(width, round(height * RATIO[1])))
+    h = torch.where(any_fits, h.gather(0, first)[0], _least(height, width / RATIO[0]))
+    w = torch.where(any_fits, w.gather(0, first)[0], _least(width, height * RATIO[1]))
     top = torch.where(any_fits, top * (height - h + 1), (height - h) / 2)
     left = torch.where(any_fits, left * (width - w + 1), (width - w) / 2)
     return top.floor(), left.floor(), h, w
+
+
+def _least(side: int | Tensor, other: float | Tensor) -> int | Tensor:
+    """The smaller of the two, the second one rounded."""
+    return torch.minimum(side, other.round()) if isinstance(other, Tensor) else min(side, round(other))
 
 
 def resample_matrix(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
@@ -180,18 +189,19 @@ class Augment:
         if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
             raise ValueError(f"mean and std must be three numbers each, std above 0, got {mean!r} and {std!r}")
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:  # both on one device
+    def __call__(self, images: Tensor, generator: torch.Generator, sizes: Tensor | None = None) -> Tensor:
+        """Views of images on the generator's device; ``sizes`` ``(B, 2)``: their heights and widths, if padded."""
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
         noise = torch.rand(DRAWS, len(images), generator=generator, device=images.device)
         with torch.autocast(images.device.type, enabled=False):  # pixels in bfloat16 would lose a bit or more
-            return self.apply(images, noise)
+            return self.apply(images, noise, sizes)
 
-    def apply(self, images: Tensor, noise: Tensor) -> Tensor:
+    def apply(self, images: Tensor, noise: Tensor, sizes: Tensor | None = None) -> Tensor:
         """The same from given uniforms ``(DRAWS, B)``: pure, and one graph for ``torch.compile``."""
         c = self.config
         boxes, factors, order, (flip, jitter, grey, blur, sigma, solar) = noise.split((BOX_DRAWS, 4, 4, 6))
-        x, (height, width) = images.float() / 255, images.shape[2:]
+        x, (height, width) = images.float() / 255, images.shape[2:] if sizes is None else sizes.float().unbind(1)
         x = resized_crop(x, sample_boxes(boxes, height, width, c.scale), flip < c.flip, c.size)
         if c.jitter_prob > 0 and any(c.jitter):
             spread = (2 * factors - 1) * (jitter < c.jitter_prob)

@@ -30,12 +30,14 @@ CHOICES = {
 }
 LEAST = {  # smallest value of every number that no module checks
     1: (
-        "data.batch_size", "data.train_size", "data.test_size", "data.global_views", "encoder.global_dim",
+        "data.batch_size", "data.image_size", "data.crop",
+        "data.train_size", "data.test_size", "data.global_views", "encoder.global_dim",
         "encoder.projector_hidden", "encoder.projector_dim", "train.epochs", "train.log_every",
         "train.checkpoint_every", "evaluation.probe_epochs", "evaluation.every",
     ),
     0: (
-        "data.local_views", "predictor.lr", "predictor.residual_warmup_epochs", "hamjepa.clip_grad", "sigreg.clip_grad",
+        "data.local_views", "data.cache_gib", "data.workers", "data.corrupt_share",
+        "predictor.lr", "predictor.residual_warmup_epochs", "hamjepa.clip_grad", "sigreg.clip_grad",
         "optim.lr", "optim.weight_decay", "optim.warmup_epochs", "optim.warmup_factor", "optim.final_factor",
         "optim.regularizer_warmup_epochs", "regularizer_weight", "train.seed",
     ),
@@ -89,6 +91,8 @@ def _check_numbers(recipe: Recipe) -> None:
             value = attrgetter(key)(recipe)
             if value is not None and not minimum <= value < math.inf:
                 raise SystemExit(f"{key} must be at least {minimum} and finite, got {value}")
+    if recipe.data.name == "imagenet100" and recipe.data.crop > recipe.data.image_size:
+        raise SystemExit(f"data.crop must be at most data.image_size, {recipe.data.image_size}, got {recipe.data.crop}")
     low, high = recipe.local_scale
     if not 0 < low <= high <= 1:
         raise SystemExit(f"local_scale must be a pair 0 < low <= high <= 1, got {recipe.local_scale}")

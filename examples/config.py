@@ -18,11 +18,17 @@ RECIPES = Path(__file__).parent / "recipes"
 
 @dataclass
 class Data:
-    name: str = "cifar100"  # cifar100 or textures
-    root: str = "data"  # where torchvision keeps CIFAR-100
+    name: str = "cifar100"  # cifar100, textures or imagenet100
+    root: str = "data"  # where torchvision keeps CIFAR-100; imagenet100: the folder of train and val
     classes: int | None = None  # keep the first so many classes
     train_size: int = 5000  # textures: images drawn for training
     test_size: int = 1000  # textures: images drawn for testing
+    image_size: int = 256  # imagenet100: shorter side of the packed images
+    crop: int = 224  # imagenet100: side of the centre crop that is evaluated
+    cache: str = "data/packed"  # imagenet100: where decoded images are kept
+    cache_gib: float = 64.0  # at most
+    workers: int | None = None  # processes that decode; default: one per core
+    corrupt_share: float = 1e-5  # of the images may be unreadable; they are left out and listed
     batch_size: int = 512  # images per step, each seen in every view; the last incomplete batch is dropped
     global_views: int = 2
     local_views: int = 0

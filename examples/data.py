@@ -1,4 +1,4 @@
-"""Data sets as uint8 tensors on the training device, where augmentation happens."""
+"""Data sets as uint8 images: on the training device, where augmentation happens, or packed in a file and read there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor
 from torchvision.datasets import CIFAR100
 
 from examples.config import Data
+from examples.imagenet import MEAN, STD, load_imagenet
+from examples.packed import PackedImages
 from examples.textures import CLASS_NAMES, make_textures
 
 TEXTURES = 8  # classes: stripes and checks, each in four orientations
@@ -19,9 +21,9 @@ TEXTURES = 8  # classes: stripes and checks, each in four orientations
 class ImageData:
     """Images ``(N, 3, H, W)`` uint8 and labels ``(N,)`` int64 of both splits; ``mean`` and ``std`` of [0, 1] pixels."""
 
-    train_images: Tensor
+    train_images: Tensor | PackedImages
     train_labels: Tensor
-    test_images: Tensor
+    test_images: Tensor | PackedImages
     test_labels: Tensor
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -38,7 +40,7 @@ def load_data(config: Data) -> ImageData:
     Raises:
         SystemExit: if the data set is unknown or not there, or ``classes`` out of range.
     """
-    loaders = {"cifar100": _cifar100, "textures": _textures}
+    loaders = {"cifar100": _cifar100, "textures": _textures, "imagenet100": _imagenet100}
     if config.name not in loaders:
         raise SystemExit(f"data.name must be one of {', '.join(loaders)}, got {config.name!r}")
     data = loaders[config.name](config)
@@ -67,6 +69,11 @@ def _cifar100(config: Data) -> ImageData:
     )  # fmt: skip
 
 
+def _imagenet100(config: Data) -> ImageData:
+    train, test, names = load_imagenet(config)
+    return ImageData(train, train.labels, test, test.labels, mean=MEAN, std=STD, class_names=names)
+
+
 def _textures(config: Data) -> ImageData:
     # Two seeds: no test image is drawn from the numbers of a training image.
     train_x, train_y = make_textures(config.train_size, classes=TEXTURES, seed=0)
@@ -81,9 +88,13 @@ def _first_classes(data: ImageData, classes: int) -> ImageData:
     train, test = data.train_labels < classes, data.test_labels < classes
     return replace(
         data,
-        train_images=data.train_images[train],
+        train_images=_select(data.train_images, train),
         train_labels=data.train_labels[train],
-        test_images=data.test_images[test],
+        test_images=_select(data.test_images, test),
         test_labels=data.test_labels[test],
         class_names=data.class_names[:classes],
     )
+
+
+def _select(images: Tensor | PackedImages, kept: Tensor) -> Tensor | PackedImages:
+    return images[kept] if isinstance(images, Tensor) else images.subset(kept)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from examples.augment import normalize
 from examples.check import METHODS
@@ -17,6 +19,7 @@ from examples.config import Evaluation, Recipe, load_recipe
 from examples.data import ImageData, load_data
 from examples.launch import pick_device
 from examples.methods import build_model
+from examples.packed import PackedImages
 from symplectic_jepa import split_state
 from symplectic_jepa.evaluation import feature_norms, knn_sweep, linear_probe, pair_cosines, spectrum
 
@@ -49,6 +52,8 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
         "protocol": f"frozen encoder, no augmentation, no projector; kNN cosine, unweighted vote; linear probe "
         f"LayerNorm + Linear, {recipe.evaluation.probe_epochs} epochs, last epoch",
         "torch": torch.__version__,
+        "classes": len(data.class_names),
+        "class_list_sha256": hashlib.sha256("\n".join(data.class_names).encode()).hexdigest(),
         "readouts": rows,
     }
     save_atomically(run / "diagnostics.pt", diagnostics)
@@ -78,9 +83,17 @@ def baselines(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     torch.manual_seed(recipe.train.seed)
     encoder = build_model(recipe, data.train_images.shape[1:]).encoder.to(device)
     states = encode(recipe, encoder, data)
-    pixels = tuple(normalize(x, data.mean, data.std).flatten(1) for x in (data.train_images, data.test_images))
+    pixels = raw_pixels(data.train_images, data), raw_pixels(data.test_images, data)
     readouts = {"raw pixels": pixels, "untrained encoder": states.get("q", next(iter(states.values())))}
     return measure(readouts, data, recipe.evaluation)[0]
+
+
+def raw_pixels(images: Tensor | PackedImages, data: ImageData) -> Tensor:
+    """``(N, 3 · H · W)``; of photographs the centre crop, shrunk to 32 × 32."""
+    if isinstance(images, Tensor):
+        return normalize(images, data.mean, data.std).flatten(1)
+    parts = [adaptive_avg_pool2d(normalize(x, data.mean, data.std), 32).flatten(1) for x in images.centres(512)]
+    return torch.cat(parts)
 
 
 @torch.no_grad()
@@ -90,7 +103,7 @@ def encode(recipe: Recipe, encoder: nn.Module, data: ImageData, chunk: int = 512
     whole = []
     for images in (data.train_images, data.test_images):
         parts = []
-        for part in images.split(chunk):
+        for part in images.split(chunk) if isinstance(images, Tensor) else images.centres(chunk):
             x = normalize(part, data.mean, data.std).contiguous(memory_format=torch.channels_last)
             with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=recipe.train.precision == "bf16"):
                 parts.append(encoder(x).float())

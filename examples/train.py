@@ -24,6 +24,7 @@ from examples.figures import diagnostics, summary_figure
 from examples.finite import FiniteGuard
 from examples.launch import Ranks, ranks
 from examples.methods import JEPA, build_model, build_optimizer
+from examples.packed import batches
 from examples.runs import Log, open_run, save_run
 from examples.schedules import Schedules
 from examples.timing import StepClock
@@ -69,12 +70,16 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     guard = FiniteGuard(mine.device)
     with Log(out, mine, total=schedules.total, step=step) as log:
         while step < schedules.total:
-            for batch in epoch_batches(recipe, data, step, steps_per_epoch):
+            shares = [
+                batch.tensor_split(mine.size)[mine.rank] for batch in epoch_batches(recipe, data, step, steps_per_epoch)
+            ]
+            reader = batches(data.train_images, shares)
+            for _ in shares:
                 logged = step % recipe.train.log_every == 0 or step + 1 == schedules.total
                 if logged:
                     clock.start()
                 schedules.apply(step, optimizer, model.objective)
-                images = views(data.train_images[batch.tensor_split(mine.size)[mine.rank]], step)
+                images = views(*next(reader), step)
                 clock.mark("data")
                 loss, terms, norm = run_step(images)
                 guard.watch(step, {**terms, "loss": loss, "gradient norm": norm})
@@ -86,7 +91,10 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
                     values = {key: value.item() for key, value in record.items()}
                     values |= {f"{name}_seconds": span for name, span in seconds.items()}
                     log.write(
-                        step, step / steps_per_epoch, values, images_per_second=len(batch) / sum(seconds.values())
+                        step,
+                        step / steps_per_epoch,
+                        values,
+                        images_per_second=recipe.data.batch_size / sum(seconds.values()),
                     )
                 step += 1
                 log.bar.update()
@@ -174,22 +182,22 @@ def epoch_batches(recipe: Recipe, data: ImageData, step: int, steps_per_epoch: i
     """Index batches of the epoch that ``step`` is in, from ``step`` on; a permutation per (seed, epoch)."""
     epoch, done = divmod(step, steps_per_epoch)
     generator = torch.Generator().manual_seed(recipe.train.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(data.train_images), generator=generator).to(data.train_images.device)
+    order = torch.randperm(len(data.train_images), generator=generator).to(data.train_labels.device)
     size = recipe.data.batch_size
     return list(order[: steps_per_epoch * size].split(size)[done:])
 
 
-def make_views(recipe: Recipe, data: ImageData, mine: Ranks) -> Callable[[Tensor, int], Tensor]:
-    """Return ``views(images, step)``: ``(V, B, 3, H, W)``, global views first; random by (seed, step, rank)."""
+def make_views(recipe: Recipe, data: ImageData, mine: Ranks) -> Callable[[Tensor, Tensor | None, int], Tensor]:
+    """Return ``views(images, sizes, step)``: ``(V, B, 3, H, W)``, global views first; random by (seed, step, rank)."""
     crops = [Augment(recipe.augment, data.mean, data.std)] * recipe.data.global_views
     if recipe.data.local_views:
         local = AugmentConfig(**{**vars(recipe.augment), "scale": recipe.local_scale})
         crops += [Augment(local, data.mean, data.std)] * recipe.data.local_views
     generator = torch.Generator(mine.device)
 
-    def views(images: Tensor, step: int) -> Tensor:
+    def views(images: Tensor, sizes: Tensor | None, step: int) -> Tensor:
         generator.manual_seed((recipe.train.seed * 1_000_000_007 + step) * 4096 + mine.rank)
-        return torch.stack([crop(images, generator) for crop in crops])
+        return torch.stack([crop(images, generator, sizes) for crop in crops])
 
     return views
 

@@ -237,11 +237,26 @@ def test_cifar100_recipe_is_the_papers_table():
     assert (r.hamjepa.clip_grad, r.sigreg.clip_grad) == (1.0, None)
 
 
+def test_imagenet_recipe_is_the_papers_table():
+    r = load_recipe("imagenet100")
+    assert (r.train.epochs, r.data.batch_size, r.data.image_size, r.data.crop) == (45, 256, 256, 224)
+    assert (r.augment.size, r.augment.scale, r.augment.blur_kernel, r.local_scale) == (224, (0.4, 1.0), 23, (0.05, 0.4))
+    assert (r.encoder.stem, r.encoder.grid, r.encoder.token_layer, r.encoder.token_channels) == ("imagenet", 8, 3, 32)
+    assert (r.predictor.lr, r.hamjepa.match, r.hamjepa.p_weight, r.hamjepa.backward) == (5e-5, "qp", 0.0, "forward")
+    # All else is as for CIFAR-100.
+    other = load_recipe("cifar100")
+    assert (r.optim, r.sigreg) == (other.optim, other.sigreg)
+    assert vars(r.augment) == {**vars(other.augment), "size": 224, "scale": (0.4, 1.0), "blur_kernel": 23}
+    assert vars(r.predictor) == {**vars(other.predictor), "lr": 5e-5}
+
+
 @pytest.mark.parametrize("method", ["hamjepa", "mlp_hjepa", "sigreg"])
-def test_recipes_and_library_presets_agree(method):
-    recipe = load_recipe("cifar100", [f"method={method}"])
+@pytest.mark.parametrize("name", ["cifar100", "imagenet100"])
+def test_recipes_and_library_presets_agree(name, method):
+    recipe = load_recipe(name, [f"method={method}"])
     ours = methods.build_objective(recipe, 2048)
-    preset = sj.sigreg_cifar100() if method == "sigreg" else sj.hamjepa_cifar100(ours.predictor)
+    arguments = () if method == "sigreg" else (ours.predictor,)
+    preset = getattr(sj, f"{'sigreg' if method == 'sigreg' else 'hamjepa'}_{name}")(*arguments)
     assert repr(ours) == repr(preset)
 
     def settings(objective):
@@ -302,7 +317,7 @@ def test_local_views_are_smaller_crops_after_the_global_ones(tmp_path):
                   "augment.blur_prob=0", "augment.grayscale_prob=0")  # fmt: skip
     data = load_data(recipe.data)
     image = torch.arange(32).repeat(32, 1).mul(8).to(torch.uint8).expand(16, 3, 32, 32)  # a ramp: its range is the crop
-    views = make_views(recipe, data, Ranks(0, 1, torch.device("cpu")))(image, 0)
+    views = make_views(recipe, data, Ranks(0, 1, torch.device("cpu")))(image, None, 0)
     spread = (views.amax((-3, -2, -1)) - views.amin((-3, -2, -1))).mean(1)
     assert spread[2:].max() < spread[:2].min()
     train(tiny(tmp_path / "run", "train.epochs=1", "data.local_views=1"))
