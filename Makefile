@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench reproduce clean
+
+SCALE ?= cpu-10
 
 demo: $(VENV)/.installed  ## train the three methods on the embedded data, print the table, draw the figure
 	$(BIN)/python -m examples.demo
@@ -18,6 +20,9 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.bench  ## the CPU's speed table, in benchmarks/results
 	$(BIN)/python -m benchmarks.cpu
+
+reproduce: $(VENV)/.installed  ## the paper's tables at SCALE (full, gpu-short, cpu-10, textures); goes on where it was stopped
+	$(BIN)/python -m examples.reproduce $(SCALE)
 
 clean:
 	rm -rf $(VENV) dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

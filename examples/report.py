@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from examples.check import METHODS
 from examples.checkpoint import write_atomically
 from examples.evaluate import HEADLINE_K
 from examples.published import PUBLISHED
+from examples.structure import ROLLOUT
 from examples.study_figures import draw_figures
 
 CELL = "cell.json"
@@ -22,8 +24,8 @@ READOUTS = ("q", "p", "qp")
 Record = dict[str, Any]
 
 
-def write_report(out: Path) -> str:
-    """Write ``report.md``, ``results.json`` and the figures of a study's folder; return the text.
+def write_report(out: Path, to: Path) -> str:
+    """Write ``report.md``, ``results.json`` and the figures of the study in ``out`` into ``to``; return the text.
 
     Raises:
         SystemExit: if no cell is finished.
@@ -39,10 +41,11 @@ def write_report(out: Path) -> str:
             parts.append(_ablations(name, base, found))
         else:
             parts.append(_accuracies(name, found))
-            parts += [f"![{title}]({file})\n" for title, file in draw_figures(out, name, found)]
+            parts += [f"![{title}]({file})\n" for title, file in draw_figures(out, to, name, found)]
     text = "\n".join(parts)
-    write_atomically(out / "results.json", json.dumps(records, indent=1) + "\n")
-    write_atomically(out / "report.md", text)
+    to.mkdir(parents=True, exist_ok=True)
+    write_atomically(to / "results.json", json.dumps(records, indent=1) + "\n")
+    write_atomically(to / "report.md", text)
     return text
 
 
@@ -110,7 +113,9 @@ def _accuracies(name: str, records: list[Record]) -> str:
             for measure in MEASURES:
                 line += _published(theirs, measure, values[measure]) if theirs else ["–", "–"]
         lines.append(_row(line))
-    return "\n".join([*lines, "", *_paired(rows), "", *_cost(records), *_failures(records), ""])
+    return "\n".join(
+        [*lines, "", *_paired(rows), "", *_structure(records), "", *_cost(records), *_failures(records), ""]
+    )
 
 
 def _published(theirs: Any, measure: str, values: list[float]) -> list[str]:
@@ -131,6 +136,24 @@ def _paired(rows: dict[str, dict[int, Record]]) -> list[str]:
     if not lines:
         return []
     head = ["paired difference, points", "seeds", *MEASURES.values()]
+    return [_row(head), _row(["---"] * len(head)), *lines]
+
+
+def _structure(records: list[Record]) -> list[str]:
+    """What the trained predictors' maps keep, worst over seeds; explicit Euler is of the same trained energy."""
+    worst: dict[str, dict[str, float]] = defaultdict(dict)
+    for record in records:
+        for name, numbers in record.get("structure", {}).items():
+            for key, value in numbers.items():
+                worst[name][key] = max(value, worst[name].get(key, -math.inf))
+    if not worst:
+        return []
+    columns = {
+        "symplecticity_defect": "‖JᵀΩJ − Ω‖", "round_trip_error_100": "100 times there and back",
+        "energy_drift_max": f"energy error within {ROLLOUT}", "area_ratio": f"area after {ROLLOUT}, relative",
+    }  # fmt: skip
+    head = ["map of the trained predictor, float64", *columns.values()]
+    lines = [_row([name, *(f"{numbers[key]:.3g}" for key in columns)]) for name, numbers in worst.items()]
     return [_row(head), _row(["---"] * len(head)), *lines]
 
 

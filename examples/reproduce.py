@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="settings of every cell as key=value, e.g. data.root=/data")
     parser.add_argument("--only", action="append", metavar="PATTERN", help="cells by id, '*/hamjepa-s42'; may repeat")
     parser.add_argument("--out", type=Path, help="folder of the study (default: runs/reproduce/SCALE)")
+    parser.add_argument("--to", type=Path, help="folder of the report (default: the study's)")
     parser.add_argument("--list", action="store_true", help="print the cells and whether they are finished")
     parser.add_argument("--report", action="store_true", help="write the report alone")
     arguments = parser.parse_intermixed_args()
@@ -51,7 +52,7 @@ def main() -> None:
         return
     if not arguments.report:
         reproduce(cells, out, arguments.overrides)
-    print(write_report(out))
+    print(write_report(out, arguments.to or out))
 
 
 def reproduce(cells: list[Cell], out: Path, overrides: list[str] | None = None) -> None:

@@ -19,7 +19,7 @@ from examples.launch import Ranks
 # Keys that do not change what is learned (the number of ranks is not in a recipe at all).
 FREE = (
     "train.resume", "train.out", "train.device", "train.log_every", "train.checkpoint_every", "train.compile",
-    "train.cuda_graph", "data.root",
+    "train.cuda_graph", "data.root", "data.cache", "data.cache_gib", "data.workers",
 )  # fmt: skip
 
 CURVES = "curves.jsonl"  # evaluations during the training
@@ -72,8 +72,9 @@ def save_run(
 
 
 def differing_keys(old: str, new: str) -> list[str]:
-    """Dotted keys whose values differ and matter for the training."""
-    a, b = (_flatten(OmegaConf.to_container(OmegaConf.create(text))) for text in (old, new))
+    """Dotted keys whose values differ and matter for the training; a key newer than a recipe has its default."""
+    defaults = _flatten(OmegaConf.to_container(OmegaConf.structured(Recipe)))
+    a, b = ({**defaults, **_flatten(OmegaConf.to_container(OmegaConf.create(text)))} for text in (old, new))
     differing = {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
     return sorted(key for key in differing if key not in FREE and not key.startswith("evaluation."))
 

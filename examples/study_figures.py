@@ -22,8 +22,8 @@ MAP_COLOURS = {"explicit euler": "#EE7733", "residual MLP": COLOURS["MLP-HJEPA"]
 Runs = dict[str, Path]  # by method; of one seed
 
 
-def draw_figures(out: Path, table: str, records: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Draw what a table's finished runs of the first seed allow; titles and paths relative to ``out``."""
+def draw_figures(out: Path, to: Path, table: str, records: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Draw what a table's finished runs of the first seed allow; titles and paths relative to ``to``."""
     trained = [r for r in records if r.get("readouts") and "steps" in r]
     if not trained:
         return []
@@ -41,7 +41,8 @@ def draw_figures(out: Path, table: str, records: list[dict[str, Any]]) -> list[t
     ]
     drawn = []
     for title, name, draw in figures:
-        path = out / table / name
+        path = to / table / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         if draw(runs, path):
             drawn.append((f"{title} ({table}, seed {seed})", f"{table}/{name}"))
     return drawn
@@ -115,20 +116,21 @@ def structure_figure(runs: Runs, path: Path) -> bool:
 
 
 def slices_figure(runs: Runs, path: Path) -> bool:
-    """The paper's figure 8: distributions of random one-dimensional projections at three times."""
+    """The paper's figure 8: a row per map, random one-dimensional projections of the states at three times."""
     maps = _maps(runs)
     if not maps:
         return False
     count = next(iter(maps.values()))["slices"].shape[-1]
-    figure = Figure(figsize=(10, 2.2 * count + 0.4), layout="constrained", dpi=150)
-    rows = figure.subplots(count, 3, squeeze=False, sharex="row")
-    for i, row in enumerate(rows):
-        for j, (axis, moment) in enumerate(zip(row, (0, ROLLOUT // 2, ROLLOUT), strict=True)):
-            for name, values in maps.items():
-                style = {"color": _colour(name), "label": name}
-                axis.hist(values["slices"][j, :, i].numpy(), bins=30, density=True, histtype="step", **style)
-            axis.set_title(f"direction {i + 1}, after {moment}", fontsize=9)
-    rows[0, 0].legend(fontsize=7)
+    figure = Figure(figsize=(3.3 * count, 2.1 * len(maps) + 0.2), layout="constrained", dpi=150)
+    for row, (name, values) in zip(figure.subplots(len(maps), count, squeeze=False), maps.items(), strict=True):
+        for i, axis in enumerate(row):
+            for projected, moment, alpha in zip(
+                values["slices"], (0, ROLLOUT // 2, ROLLOUT), (0.3, 0.6, 1.0), strict=True
+            ):
+                style = {"color": _colour(name), "alpha": alpha, "label": f"after {moment}"}
+                axis.hist(projected[:, i].numpy(), bins=25, density=True, histtype="step", **style)
+            axis.set_title(f"{name}, direction {i + 1}")
+        row[0].legend(fontsize=7)
     _finish(figure, path)
     return True
 

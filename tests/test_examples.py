@@ -21,10 +21,11 @@ from examples import methods
 from examples.check import FAMILY
 from examples.checkpoint import save_atomically, truncate_log
 from examples.compare import compare
-from examples.config import RECIPES, load_recipe
+from examples.config import RECIPES, load_recipe, to_yaml
 from examples.data import load_data
 from examples.evaluate import encode, evaluate
 from examples.launch import Ranks, ranks
+from examples.runs import differing_keys
 from examples.schedules import Schedules
 from examples.train import epoch_batches, make_views
 from examples.train import train as train_on
@@ -140,6 +141,14 @@ def test_a_run_is_neither_overwritten_nor_continued_under_another_recipe(tmp_pat
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
 
 
+def test_a_recipe_older_than_a_setting_has_its_default():
+    new = to_yaml(load_recipe("textures"))
+    old = "\n".join(line for line in new.splitlines() if "learn_mass" not in line)
+    assert len(old) < len(new)
+    assert differing_keys(old, new) == []
+    assert differing_keys(old, new.replace("learn_mass: false", "learn_mass: true")) == ["predictor.learn_mass"]
+
+
 def test_a_checkpoint_that_fails_to_be_written_leaves_the_old_one(tmp_path):
     path = tmp_path / "checkpoint.pt"
     save_atomically(path, {"step": 1})
@@ -190,7 +199,7 @@ def test_comparison_writes_table_metrics_and_figure(tmp_path):
 
 def test_unknown_and_mistyped_keys_are_rejected_by_name():
     for overrides, message in (
-        (["train.epoch=1"], r"train.epoch: Key 'epoch' not in 'Train'. Did you mean: 'epochs'"),
+        (["train.epoch=1"], r"train.epoch: Key 'epoch' not in 'Train'"),
         (["lr=1"], "Key 'lr' not in 'Recipe'"),
         (["train.epochs=many"], "train.epochs: Value 'many'"),
         (["augment.flip=3"], "augment.flip must be between 0 and 1"),

@@ -1,0 +1,98 @@
+"""How fast pictures get to the training step: ``python -m benchmarks.loader --root ../shared/imagenet_small``.
+
+Decoding (images per second of one core, once per data set), reading packed batches, and the share of a training step
+that waits for its batch, read ahead in a thread or when it is wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from examples.config import load_recipe
+from examples.data import load_data
+from examples.imagenet import SUFFIXES
+from examples.launch import ranks
+from examples.machine import machine
+from examples.methods import build_model, build_optimizer
+from examples.packed import PackedImages, batches, pack
+from examples.timing import StepClock
+from examples.train import make_step, make_views
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="folder with train/ and val/, perhaps full_size/")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=6, help="timed steps of each kind")
+    parser.add_argument("overrides", nargs="*", help="settings of the recipe imagenet100 as key=value")
+    arguments = parser.parse_intermixed_args()
+    cache = Path(tempfile.mkdtemp())
+    try:
+        report = measure(arguments.root, cache, arguments.batch, arguments.steps, arguments.overrides)
+    finally:
+        shutil.rmtree(cache)
+    (arguments.out / "loader.json").write_text(json.dumps(report, indent=2) + "\n")
+    for key, value in report.items():
+        print(f"{key}: {value}")
+
+
+def measure(root: Path, cache: Path, batch: int, steps: int, overrides: Sequence[str]) -> dict[str, Any]:
+    """All figures; seconds are wall clock."""
+    settings = [f"data.root={root}", f"data.cache={cache}", f"data.batch_size={batch}", "data.workers=0", *overrides]
+    recipe = load_recipe("imagenet100", settings)
+    report: dict[str, Any] = {}
+    folders = {"224 px": root / "train", "full size": root / "full_size"}
+    for name, folder in folders.items():
+        files = sorted(x for x in folder.rglob("*") if x.suffix.lower() in SUFFIXES)
+        if files:
+            began = time.perf_counter()
+            pack(cache / "timed.bin", files, [0] * len(files), size=recipe.data.image_size, workers=0, tolerated=0.0)
+            report[f"decoded per second and core, {name}"] = len(files) / (time.perf_counter() - began)
+    with ranks(recipe.train.device) as mine:
+        data = load_data(recipe.data).to(mine.device)
+        images = data.train_images
+        assert isinstance(images, PackedImages)
+        order = torch.randperm(len(images)).split(batch)[: len(images) // batch]
+        began = time.perf_counter()
+        for positions in order:
+            images[positions]
+        report["read packed per second"] = batch * len(order) / (time.perf_counter() - began)
+        model = build_model(recipe, images.shape[1:]).to(mine.device)
+        clock = StepClock(mine.device)
+        step = make_step(recipe, model, build_optimizer(recipe, model), mine, clock)
+        views = make_views(recipe, data, mine)
+        wanted = [order[i % len(order)] for i in range(steps + 1)]
+        for name, reader in (("in a thread", batches(images, wanted)), ("when wanted", at_once(images, wanted))):
+            waits, totals = [], []
+            for _ in wanted:
+                began = time.perf_counter()
+                x, sizes = next(reader)
+                waits.append(time.perf_counter() - began)
+                step(views(x, sizes, 0))
+                totals.append(time.perf_counter() - began)
+            share = sum(waits[1:]) / sum(totals[1:])
+            report[f"waiting share of a step, read {name}"] = share
+            report[f"milliseconds of a step, read {name}"] = 1000 * sum(totals[1:]) / steps
+        report["recipe"] = f"{recipe.method}, {batch} pairs at {recipe.augment.size} px, {recipe.train.precision}"
+        report["machine"] = machine(mine.device)
+    return report
+
+
+def at_once(images: PackedImages, wanted: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """What `batches` gives, with nothing read ahead."""
+    yield from (images[positions] for positions in wanted)
+
+
+if __name__ == "__main__":
+    main()
