@@ -87,7 +87,7 @@ def curves_figure(runs: Runs, path: Path) -> bool:
             axis.plot([line["epoch"] for line in lines], [line[term] for line in lines], label=term, linewidth=1)
         axis.set(xlabel="epoch", title=f"{method}: unweighted terms")
         axis.set_yscale("symlog", linthresh=1e-4)
-        axis.legend(fontsize=6, ncols=2)
+        axis.legend(fontsize=6, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     _finish(figure, path)
     return True
 
@@ -106,7 +106,7 @@ def structure_figure(runs: Runs, path: Path) -> bool:
         back.plot((1, 10, 100), values["way_back"].clamp_min(1e-17), marker="o", **style)
         area.plot(frames, values["areas"], **style)
         variance.plot(frames, values["variance"], **style)
-    drift.set(title="relative energy error", xlabel="applications of the map", yscale="log")
+    drift.set(title="relative energy error (MLP: of ½‖z‖²)", xlabel="applications of the map", yscale="log")
     back.set(title="error of the way there and back", xlabel="applications of the map", xscale="log", yscale="log")
     area.set(title="area of a loop, relative", xlabel="applications of the map", yscale="log")
     variance.set(title="total variance, relative", xlabel="applications of the map", yscale="log")

@@ -118,7 +118,7 @@ def test_a_killed_study_goes_on(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    second = tmp_path / "textures/mlp_hjepa-s42"
+    first, second = (tmp_path / f"textures/{name}-s42" for name in ("mlp_hjepa", "hamjepa"))
     for _ in range(1200):
         if (second / "checkpoint.pt").is_file():
             break
@@ -127,7 +127,6 @@ def test_a_killed_study_goes_on(tmp_path):
     process.wait()
     assert (second / "checkpoint.pt").is_file()
     assert not (second / "cell.json").is_file()
-    first = tmp_path / "textures/sigreg-s42"
     stamp = (first / "cell.json").stat().st_mtime_ns
     subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
     assert (first / "cell.json").stat().st_mtime_ns == stamp
