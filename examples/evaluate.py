@@ -84,7 +84,8 @@ def baselines(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     encoder = build_model(recipe, data.train_images.shape[1:]).encoder.to(device)
     states = encode(recipe, encoder, data)
     pixels = raw_pixels(data.train_images, data), raw_pixels(data.test_images, data)
-    readouts = {"raw pixels": pixels, "untrained encoder": states.get("q", next(iter(states.values())))}
+    name = "raw pixels" if isinstance(data.train_images, Tensor) else "raw pixels (32 × 32)"
+    readouts = {name: pixels, "untrained encoder": states.get("q", next(iter(states.values())))}
     return measure(readouts, data, recipe.evaluation)[0]
 
 

@@ -102,7 +102,7 @@ def _accuracies(name: str, records: list[Record]) -> str:
         "untrained encoder",
         *(f"{m}-{r}" for m in ("SIGReg", "MLP-HJEPA", "HamJEPA") for r in READOUTS),
     ]
-    for row in sorted(rows, key=lambda row: order.index(row) if row in order else len(order)):
+    for row in sorted(rows, key=lambda row: order.index(row.partition(" (")[0])):
         cells = list(rows[row].values())
         values = {m: [accuracy(c, m) for c in cells] for m in MEASURES}
         best = [c["knn_best"]["top1"] for c in cells]

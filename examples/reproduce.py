@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import os
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +38,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scale", choices=list(SCALES), help="which cells")
     parser.add_argument("overrides", nargs="*", help="settings of every cell as key=value, e.g. data.root=/data")
+    parser.add_argument(
+        "--root",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="where a data set is, imagenet100=/data/in100; may repeat",
+    )
     parser.add_argument("--only", action="append", metavar="PATTERN", help="cells by id, '*/hamjepa-s42'; may repeat")
     parser.add_argument("--out", type=Path, help="folder of the study (default: runs/reproduce/SCALE)")
     parser.add_argument("--to", type=Path, help="folder of the report (default: the study's)")
     parser.add_argument("--list", action="store_true", help="print the cells and whether they are finished")
     parser.add_argument("--report", action="store_true", help="write the report alone")
     arguments = parser.parse_intermixed_args()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SystemExit("examples.reproduce runs in one process; for several use torchrun -m examples.train")
     out = arguments.out or Path("runs/reproduce") / arguments.scale
     patterns = arguments.only or ["*"]
     cells = [c for c in SCALES[arguments.scale]() if any(fnmatch.fnmatch(c.id, pattern) for pattern in patterns)]
@@ -51,18 +62,32 @@ def main() -> None:
         print("\n".join(f"{'done' if (out / c.id / 'cell.json').is_file() else '-   '} {c.id}" for c in cells))
         return
     if not arguments.report:
-        reproduce(cells, out, arguments.overrides)
+        reproduce(cells, out, arguments.overrides, roots(arguments.root))
     print(write_report(out, arguments.to or out))
 
 
-def reproduce(cells: list[Cell], out: Path, overrides: list[str] | None = None) -> None:
-    """Run every cell that is not finished yet.
+def roots(pairs: list[str]) -> dict[str, str]:
+    """``data.root`` by recipe, from ``NAME=PATH``."""
+    known = {cell.recipe for scale in SCALES.values() for cell in scale()}
+    for pair in pairs:
+        if pair.partition("=")[0] not in known or not pair.partition("=")[2]:
+            raise SystemExit(f"--root must be NAME=PATH with NAME one of {', '.join(sorted(known))}, got {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def reproduce(
+    cells: list[Cell], out: Path, overrides: Sequence[str] = (), roots: Mapping[str, str] | None = None
+) -> None:
+    """Run every cell that is not finished yet; ``roots``: ``data.root`` by recipe.
 
     Raises:
         SystemExit: if a recipe or its data are not there (before anything is trained), or a finished cell was made with
             other settings.
     """
-    recipes = [load_recipe(c.recipe, [*c.settings(str(out / c.id)), *(overrides or [])]) for c in cells]
+    recipes = []
+    for cell in cells:
+        root = [f"data.root={roots[cell.recipe]}"] if roots and cell.recipe in roots else []
+        recipes.append(load_recipe(cell.recipe, [*cell.settings(str(out / cell.id)), *root, *overrides]))
     todo = [(c, r) for c, r in zip(cells, recipes, strict=True) if not finished(out / c.id, r)]
     data: dict[str, ImageData] = {}
     for _, recipe in todo:

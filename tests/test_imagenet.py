@@ -233,7 +233,7 @@ def test_a_run_on_folders_trains_resumes_and_is_evaluated(root, tmp_path, monkey
     assert metrics["readouts"]["HamJEPA-q"]["dim"] == 16
     recipe = recipe_for(root, whole)
     rows = baselines(recipe, load_data(recipe.data))
-    assert rows["raw pixels"]["dim"] == 3 * 32 * 32
+    assert rows["raw pixels (32 × 32)"]["dim"] == 3 * 32 * 32
 
 
 def test_features_are_those_of_the_centre_crops(root, tmp_path):

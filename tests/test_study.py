@@ -154,6 +154,21 @@ def test_missing_data_are_met_before_anything_is_trained(tmp_path, monkeypatch):
         write_report(tmp_path, tmp_path)
 
 
+def test_a_data_set_may_be_elsewhere(tmp_path, monkeypatch):
+    assert study.roots(["imagenet100=/a=b"]) == {"imagenet100": "/a=b"}
+    for wrong in ("imagenet=/x", "imagenet100", "imagenet100="):
+        with pytest.raises(
+            SystemExit, match=r"--root must be NAME=PATH with NAME one of cifar100, imagenet100, textures"
+        ):
+            study.roots([wrong])
+    with pytest.raises(SystemExit, match=r"data\.root .* '/there'"):
+        reproduce([Cell("t", "hamjepa", 42, "imagenet100")], tmp_path, roots={"imagenet100": "/there"})
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sys, "argv", ["reproduce", "textures"])
+    with pytest.raises(SystemExit, match="runs in one process"):
+        study.main()
+
+
 def test_a_published_number_is_within_two_deviations_or_not():
     assert mean_std([2.0]) == "2.00"
     assert mean_std([1.0, 3.0]) == "2.00 ± 1.41"
