@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench reproduce clean
+.PHONY: demo test lint bench reproduce dist clean
 
 SCALE ?= cpu-10
 
@@ -23,6 +23,11 @@ bench: $(VENV)/.bench  ## the CPU's speed table, in benchmarks/results
 
 reproduce: $(VENV)/.installed  ## the paper's tables at SCALE (full, gpu-short, cpu-10, textures); goes on where it was stopped
 	$(BIN)/python -m examples.reproduce $(SCALE)
+
+dist: $(VENV)/.installed  ## the sdist and the wheel, checked as an index would
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from examples.augment import normalize
+from examples.augment import Augment, normalize
 from examples.check import METHODS
 from examples.checkpoint import load_checkpoint, save_atomically, write_atomically
 from examples.config import Evaluation, Recipe, load_recipe
 from examples.data import ImageData, load_data
 from examples.launch import pick_device
 from examples.methods import build_model
-from examples.packed import PackedImages
+from examples.packed import PackedImages, batches
 from symplectic_jepa import split_state
-from symplectic_jepa.evaluation import feature_norms, knn_sweep, linear_probe, pair_cosines, spectrum
+from symplectic_jepa.evaluation import (
+    alignment,
+    feature_norms,
+    knn_sweep,
+    linear_probe,
+    pair_cosines,
+    spectrum,
+    uniformity,
+)
 
 HEADLINE_K = 20
+VIEWED = 5000  # test images whose two views are compared
 Features = tuple[Tensor, Tensor]  # of the training and the test images
 
 
@@ -43,8 +53,10 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
     model = build_model(recipe, data.train_images.shape[1:]).to(device)
     model.load_state_dict(state["model"])
     method = METHODS[recipe.method]
-    readouts = {f"{method}-{name}": x for name, x in encode(recipe, model.encoder, data).items()}
-    rows, diagnostics = measure(readouts, data, recipe.evaluation)
+    features = {f"{method}-{name}": x for name, x in encode(recipe, model.encoder, data).items()}
+    rows, diagnostics = measure(features, data, recipe.evaluation)
+    for name, (a, b) in two_views(recipe, model.encoder, data).items():
+        rows[f"{method}-{name}"] |= {"alignment": alignment(a, b).item(), "uniformity": uniformity(a).item()}
     metrics = {
         "method": method,
         "steps": state["step"],
@@ -85,8 +97,8 @@ def baselines(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     states = encode(recipe, encoder, data)
     pixels = raw_pixels(data.train_images, data), raw_pixels(data.test_images, data)
     name = "raw pixels" if isinstance(data.train_images, Tensor) else "raw pixels (32 × 32)"
-    readouts = {name: pixels, "untrained encoder": states.get("q", next(iter(states.values())))}
-    return measure(readouts, data, recipe.evaluation)[0]
+    features = {name: pixels, "untrained encoder": states.get("q", next(iter(states.values())))}
+    return measure(features, data, recipe.evaluation)[0]
 
 
 def raw_pixels(images: Tensor | PackedImages, data: ImageData) -> Tensor:
@@ -97,32 +109,56 @@ def raw_pixels(images: Tensor | PackedImages, data: ImageData) -> Tensor:
     return torch.cat(parts)
 
 
-@torch.no_grad()
 def encode(recipe: Recipe, encoder: nn.Module, data: ImageData, chunk: int = 512) -> dict[str, Features]:
     """Features of both splits by readout: ``q``, ``p`` and ``qp``, or ``z`` of an encoder without tokens."""
+
+    def inputs(images: Tensor | PackedImages) -> Iterator[Tensor]:
+        parts = images.split(chunk) if isinstance(images, Tensor) else images.centres(chunk)
+        return (normalize(part, data.mean, data.std) for part in parts)
+
+    return readouts(recipe, *(forward(recipe, encoder, inputs(x)) for x in (data.train_images, data.test_images)))
+
+
+def two_views(recipe: Recipe, encoder: nn.Module, data: ImageData, chunk: int = 512) -> dict[str, Features]:
+    """Features of two augmented views of test images, by readout; the same views at every call."""
+    augment = Augment(recipe.augment, data.mean, data.std)
+    positions = list(torch.arange(min(VIEWED, len(data.test_images))).split(chunk))
+
+    def inputs(seed: int) -> Iterator[Tensor]:
+        generator = torch.Generator(data.test_labels.device).manual_seed(seed)
+        return (augment(images, generator, sizes) for images, sizes in batches(data.test_images, positions))
+
+    return readouts(recipe, *(forward(recipe, encoder, inputs(seed)) for seed in (0, 1)))
+
+
+@torch.no_grad()
+def forward(recipe: Recipe, encoder: nn.Module, parts: Iterable[Tensor]) -> Tensor:
+    """Features in evaluation mode, float32."""
     encoder.eval()
-    whole = []
-    for images in (data.train_images, data.test_images):
-        parts = []
-        for part in images.split(chunk) if isinstance(images, Tensor) else images.centres(chunk):
-            x = normalize(part, data.mean, data.std).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=recipe.train.precision == "bf16"):
-                parts.append(encoder(x).float())
-        whole.append(torch.cat(parts))
+    features = []
+    for part in parts:
+        x = part.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=recipe.train.precision == "bf16"):
+            features.append(encoder(x).float())
+    return torch.cat(features)
+
+
+def readouts(recipe: Recipe, first: Tensor, second: Tensor) -> dict[str, Features]:
+    """Two sets of features by readout."""
     if recipe.encoder.mode == "global":
-        return {"z": (whole[0], whole[1])}
-    (q_train, p_train), (q_test, p_test) = split_state(whole[0]), split_state(whole[1])
-    return {"q": (q_train, q_test), "p": (p_train, p_test), "qp": (whole[0], whole[1])}
+        return {"z": (first, second)}
+    (q, p), (other_q, other_p) = split_state(first), split_state(second)
+    return {"q": (q, other_q), "p": (p, other_p), "qp": (first, second)}
 
 
 def measure(
-    readouts: dict[str, Features], data: ImageData, settings: Evaluation
+    features: dict[str, Features], data: ImageData, settings: Evaluation
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Numbers for the table, and the arrays that `examples.figures` draws, by readout."""
     rows: dict[str, Any] = {}
     diagnostics: dict[str, Any] = {}
     ks = [k for k in settings.ks if k <= len(data.train_labels)]
-    for name, (train, test) in readouts.items():
+    for name, (train, test) in features.items():
         knn = knn_sweep(train, data.train_labels, test, data.test_labels, ks=ks)
         probe = linear_probe(train, data.train_labels, test, data.test_labels, epochs=settings.probe_epochs)
         spread = spectrum(train)

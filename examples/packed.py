@@ -90,7 +90,7 @@ class PackedImages:
 
 def batches(images: Tensor | PackedImages, positions: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Images and their sizes (None: all alike) for each tensor of positions; packed ones are read one batch ahead."""
-    if isinstance(images, Tensor):
+    if isinstance(images, Tensor) or not positions:
         yield from ((images[p], None) for p in positions)
         return
     with ThreadPoolExecutor(1) as thread:

@@ -107,6 +107,9 @@ def test_evaluations_during_the_training_change_nothing_and_are_resumed(tmp_path
     final = evaluate(watched)["readouts"]["HamJEPA-q"]
     assert lines[-1]["readouts"]["q"]["knn"] == final["knn"]["20"]["top1"]
     assert lines[-1]["readouts"]["q"]["effective_rank"] == final["effective_rank"]
+    assert 0 < final["alignment"] < 4
+    assert final["uniformity"] < 0
+    assert evaluate(watched)["readouts"]["HamJEPA-q"] == final  # the views are the same at every call
 
 
 def test_a_killed_process_resumes_to_the_same_run(tmp_path):

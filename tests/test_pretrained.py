@@ -277,7 +277,7 @@ def test_the_authors_layout(imagenet, layer, prefix, tmp_path):
     checkpoint = {
         "encoder": {prefix + k: v for k, v in theirs.state_dict().items()},
         "predictor": energy.state_dict(),
-        "config": {"model": {"token_hw": 8 if imagenet else None}, "hjepa": settings},
+        "config": {"model": {"token_hw": [8, 8] if imagenet else None}, "hjepa": settings},
     }
     torch.save(checkpoint, tmp_path / "theirs.pt")
     encoder, predictor = sj.load_authors_checkpoint(tmp_path / "theirs.pt")

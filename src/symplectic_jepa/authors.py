@@ -57,6 +57,7 @@ def _encoder(state: State, settings: Mapping[str, Any], path: Any) -> PhaseSpace
     layer = _STAGES[features]
     stem = "cifar" if state["stem.0.weight"].shape[-1] == 3 else "imagenet"
     grid = settings.get("token_hw") or (8 if stem == "imagenet" else None)
+    grid = tuple(grid) if isinstance(grid, list) else grid
     encoder = PhaseSpaceTokenEncoder.resnet18(stem=stem, token_layer=layer, token_channels=channels, grid=grid)
     first = 3 if stem == "cifar" else 4  # of the backbone's stages: conv, norm, ReLU, and perhaps a max-pool
     ours = {"stem.0": "backbone.0", "stem.1": "backbone.1"}

@@ -57,7 +57,12 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
 
     @classmethod
     def resnet18(
-        cls, *, stem: str = "cifar", token_layer: int = 3, token_channels: int = 32, grid: int | None = None
+        cls,
+        *,
+        stem: str = "cifar",
+        token_layer: int = 3,
+        token_channels: int = 32,
+        grid: int | tuple[int, int] | None = None,
     ) -> PhaseSpaceTokenEncoder:
         """Build the paper's encoder: a randomly initialised ResNet-18 cut after ``token_layer``.
 
