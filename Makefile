@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench reproduce dist clean
+.PHONY: demo test lint bench reproduce dist docs docs-serve clean
 
 SCALE ?= cpu-10
 
@@ -41,3 +41,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	touch $@
+
+docs: $(VENV)/.installed  ## the site, in dist/site; a broken link fails
+	$(BIN)/mkdocs build --strict --quiet
+
+docs-serve: $(VENV)/.installed  ## the site on localhost
+	$(BIN)/mkdocs serve

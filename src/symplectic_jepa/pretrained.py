@@ -29,7 +29,7 @@ class Pretrained:
     its configuration. Modules of this library are written recursively, functions and integrators of it by name, tensors
     beside the weights. What cannot be written, a backbone or a potential of your own, is asked for when loading.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> from symplectic_jepa import HamiltonianPredictor, Predictor, SeparableHamiltonian
         >>> predictor = HamiltonianPredictor(SeparableHamiltonian(8), steps=4)

@@ -30,7 +30,7 @@ class ControlledHamiltonian(AbstractSeparable):
         TypeError: if ``hamiltonian`` is not separable, or ``input_matrix`` neither a tensor nor callable.
         ValueError: if a constant ``input_matrix`` is not a floating ``(d, m)`` matrix.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian
         >>> system = ControlledHamiltonian(QuadraticHamiltonian(4), nn.Parameter(torch.randn(4, 2)))

@@ -25,7 +25,7 @@ class GeneralHamiltonian(MLPHamiltonian):
     Raises:
         ValueError: for a size below 1, an unknown activation or a scale that is not finite.
 
-    Example:
+    Examples:
         >>> from symplectic_jepa import HamiltonianPredictor
         >>> from symplectic_jepa.integrators import implicit_midpoint
         >>> predictor = HamiltonianPredictor(GeneralHamiltonian(4), integrator=implicit_midpoint)

@@ -24,7 +24,7 @@ class PotentialHamiltonian(AbstractSeparable):
     Raises:
         TypeError: if ``potential`` is not callable.
 
-    Example:
+    Examples:
         >>> import torch
         >>> pendulum = PotentialHamiltonian(lambda q: (1 - q.cos()).sum(-1))
         >>> pendulum.force(torch.zeros(3, 1)).shape

@@ -22,7 +22,7 @@ class Integrator(Protocol):
     ``hamiltonian.gradient(q, p)`` of any; inside a `HamiltonianPredictor` it is run with autocast off, in float32 or
     better.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian
         >>> def drift_kick_drift(hamiltonian, q, p, *, dt, steps=1):

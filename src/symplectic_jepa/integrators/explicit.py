@@ -85,7 +85,7 @@ def leapfrog(
         TypeError: if the Hamiltonian is not separable (the map would not be symplectic), or a state not floating.
         ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, ``dt`` is not finite or ``gradient`` unknown.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from symplectic_jepa import QuadraticHamiltonian
         >>> q, p = torch.randn(2, 8, 4, dtype=torch.float64)

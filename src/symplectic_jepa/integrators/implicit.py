@@ -34,7 +34,7 @@ class ImplicitMidpoint:
     Raises:
         ValueError: if ``iterations < 1``.
 
-    Example:
+    Examples:
         >>> from symplectic_jepa.hamiltonians import GeneralHamiltonian
         >>> hamiltonian = GeneralHamiltonian(4)
         >>> q, p = torch.randn(2, 8, 4, dtype=torch.float64)

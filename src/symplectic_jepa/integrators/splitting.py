@@ -39,7 +39,7 @@ class Splitting:
     Raises:
         ValueError: if there is not one kick more than drifts, or either does not sum to 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from symplectic_jepa import QuadraticHamiltonian
         >>> lam = 0.1931833275037836  # the least error of its kind: McLachlan (1995), SIAM J. Sci. Comput. 16, 151

@@ -51,7 +51,7 @@ class HamJEPAObjective(PenalizedObjective):
             (the loss is minimised by ``h → 0``).
         TypeError: if ``predictor`` is not a `Predictor`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from symplectic_jepa import Floors, HamiltonianPredictor, SeparableHamiltonian, phase_space_penalties
         >>> predictor = HamiltonianPredictor(SeparableHamiltonian(16))

@@ -39,7 +39,7 @@ def price_of_isotropy(H: Tensor) -> Tensor:
     Raises:
         ValueError: if ``H`` is not symmetric positive definite.
 
-    Example:
+    Examples:
         >>> import torch
         >>> price_of_isotropy(torch.diag(torch.tensor([3.0, 1.0]))).item()
         1.5

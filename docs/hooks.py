@@ -1,0 +1,56 @@
+"""Pages that are made from the code and the repository: the reference, the results, changelog and contributing."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+import symplectic_jepa
+import symplectic_jepa.theory
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are not written by hand."""
+    for room, names in rooms().items():
+        text = f"# {room}\n\n" + "\n\n".join(f"::: {name}" for name in names) + "\n"
+        files.append(File.generated(config, f"reference/{room}.md", content=text))
+    for name in ("changelog", "contributing"):
+        files.append(File.generated(config, f"{name}.md", abs_src_path=str(ROOT / f"{name.upper()}.md")))
+    for path in RESULTS.rglob("*"):
+        if path.suffix in (".md", ".png", ".gif"):
+            target = f"results/{path.relative_to(RESULTS).as_posix()}"
+            files.append(File.generated(config, target, abs_src_path=str(path)))
+    return files
+
+
+def rooms() -> dict[str, list[str]]:
+    """Public names, as they are imported, by the room of the house that they live in."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for prefix, module in (("symplectic_jepa", symplectic_jepa), ("symplectic_jepa.theory", symplectic_jepa.theory)):
+        for name, value in vars(module).items():
+            if not name.startswith("_") and not inspect.ismodule(value):
+                found[room_of(value)].append(f"{prefix}.{name}")
+    return found
+
+
+def room_of(value: Any) -> str:
+    """The second part of the name of the module that defines a class, a function or the class of an object."""
+    module: str = value.__module__ if hasattr(value, "__module__") else type(value).__module__
+    if not module.startswith("symplectic_jepa."):  # SPLITTINGS, a mapping
+        return "integrators"
+    return module.split(".")[1]
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Links to results lead to their pages, those to other files become paths: there is no public home to point to."""
+    markdown = re.sub(r"\]\(\.\./benchmarks/results/([^)]+\.(?:md|png|gif))\)", r"](results/\1)", markdown)
+    return re.sub(r"(!?)\[([^\]]*)\]\((?:\.\./)+(?!\w+\.md)([^)]*)\)", r"\2 (`\3`)", markdown)
