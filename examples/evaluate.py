@@ -33,6 +33,7 @@ from symplectic_jepa.evaluation import (
 )
 
 HEADLINE_K = 20
+READOUTS = ("q", "p", "qp")  # of an encoder of tokens
 VIEWED = 5000  # test images whose two views are compared
 Features = tuple[Tensor, Tensor]  # of the training and the test images
 

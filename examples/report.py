@@ -13,14 +13,13 @@ from typing import Any
 from examples.cells import ABLATED
 from examples.check import METHODS
 from examples.checkpoint import write_atomically
-from examples.evaluate import HEADLINE_K
+from examples.evaluate import HEADLINE_K, READOUTS
 from examples.published import PUBLISHED
 from examples.structure import ROLLOUT
 from examples.study_figures import draw_figures
 
 CELL = "cell.json"
 MEASURES = {"knn": f"kNN@{HEADLINE_K}", "linear": "linear"}
-READOUTS = ("q", "p", "qp")
 Record = dict[str, Any]
 
 

@@ -15,13 +15,14 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from examples.cells import SCALES, UNTRAINED, Cell
 from examples.check import METHODS
 from examples.checkpoint import write_atomically
-from examples.config import Recipe, load_recipe, to_yaml
+from examples.config import Data, Recipe, load_recipe, to_yaml
 from examples.data import ImageData, load_data
 from examples.evaluate import baselines, evaluate
 from examples.finite import NotFiniteError
@@ -59,7 +60,7 @@ def main() -> None:
     if not cells:
         raise SystemExit(f"no cell of {arguments.scale} matches {' '.join(patterns)}; --list shows them")
     if arguments.list:
-        print("\n".join(f"{'done' if (out / c.id / 'cell.json').is_file() else '-   '} {c.id}" for c in cells))
+        print("\n".join(f"{'done' if (out / c.id / CELL).is_file() else '-   '} {c.id}" for c in cells))
         return
     if not arguments.report:
         reproduce(cells, out, arguments.overrides, roots(arguments.root))
@@ -137,9 +138,15 @@ def run_cell(cell: Cell, recipe: Recipe, folder: Path, data: ImageData) -> None:
         "machine": machine(pick_device(recipe.train.device)),
         "evaluation_seconds": time.perf_counter() - began,
         **result,
-        "recipe": to_yaml(recipe),
+        "recipe": to_yaml(portable(recipe, cell)),
     }
     write_atomically(folder / CELL, json.dumps(record, indent=2) + "\n")
+
+
+def portable(recipe: Recipe, cell: Cell) -> Recipe:
+    """The recipe without the paths of one machine."""
+    data = replace(recipe.data, root=Data.root, cache=Data.cache)
+    return replace(recipe, data=data, train=replace(recipe.train, out=cell.id))
 
 
 def commit() -> str | None:

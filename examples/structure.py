@@ -40,7 +40,7 @@ def measure_structure(run: Path, data: ImageData) -> dict[str, dict[str, float]]
     model.load_state_dict(load_checkpoint(run / "checkpoint.pt", device)["model"])
     images = data.test_images
     few = images[:STATES] if isinstance(images, Tensor) else images.subset(torch.arange(min(STATES, len(images))))
-    features = encode(recipe, model.encoder, replace(data.to(device), train_images=few, test_images=few).to(device))
+    features = encode(recipe, model.encoder, replace(data, train_images=few, test_images=few).to(device))
     z = torch.cat([features[half][1] for half in ("q", "p")], -1).double()
     predictor = model.objective.predictor.double()
     results = {name: roll(maps, z) for name, maps in compared(predictor, recipe.predictor.integrator).items()}

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from examples.cells import Cell
+from examples.evaluate import READOUTS
 from examples.figures import COLOURS, STYLES, diagnostics, summary_figure
 from examples.runs import CURVES
 from examples.structure import FILE, FRAMES, ROLLOUT
 
-READOUTS = ("q", "p", "qp")
 MAP_COLOURS = {"explicit euler": "#EE7733", "residual MLP": COLOURS["MLP-HJEPA"]}
 Runs = dict[str, Path]  # by method; of one seed
 

@@ -309,6 +309,7 @@ def test_files_of_another_layout_are_refused(tmp_path):
         ([1], "got list"),
         ({"encoder": {"conv1.weight": torch.ones(1)}}, r"must hold 'stem\.0\.weight', got conv1\.weight"),
         ({"encoder": missing}, r"do not fit: .*layer|do not fit"),
+        ({"encoder": weights, "predictor": {k: v for k, v in energy.items() if "2.bias" not in k}}, r"hidden\.1\.bias"),
         ({"encoder": {**weights, "extra.weight": torch.ones(1)}}, r"holds 'extra\.weight'"),
         ({"encoder": weights, "predictor": energy, "config": {"hjepa": {"method": "rk4"}}}, r"hjepa\.method .* 'rk4'"),
     ):

@@ -88,6 +88,7 @@ def test_cells_run_once_and_the_report_holds_their_numbers(tmp_path, monkeypatch
     assert record["train_seconds"] > 0
     assert record["machine"]["torch"] == torch.__version__
     assert record["version"] == sj.__version__
+    assert str(tmp_path) not in json.dumps(record)  # no path of one machine
     assert set(record["structure"]) == {"leapfrog", "explicit euler"}
     assert set(read(tmp_path / "textures/mlp_hjepa-s42")["structure"]) == {"residual MLP"}
 

@@ -16,8 +16,8 @@ from symplectic_jepa.predictors import HamiltonianPredictor
 State = dict[str, Tensor]
 _STAGES = {128: 2, 256: 3, 512: 4}  # of ResNet-18, by the channels that the token projection reads
 _RESIDUAL = "H.residual_V."
-_SETTINGS = {"steps": "steps", "dt": "dt"}  # of the predictor: theirs under ``hjepa``, ours
-_ENERGY = {"base_coeff": "base_coeff", "residual_scale": "residual_scale", "activation": "activation"}
+_SETTINGS = ("steps", "dt")  # of the predictor, under ``hjepa``
+_ENERGY = ("base_coeff", "residual_scale", "activation")  # and of its Hamiltonian
 
 
 def load_authors_checkpoint(
@@ -82,16 +82,17 @@ def _predictor(state: State, settings: Mapping[str, Any], path: Any) -> Hamilton
     layers = sorted({int(k.removeprefix(_RESIDUAL).partition(".")[0]) for k in state if k.startswith(_RESIDUAL)})
     hidden, dim = state[f"{_RESIDUAL}{layers[0]}.weight"].shape
     energy = SeparableHamiltonian(
-        dim, hidden_dim=hidden, depth=len(layers) - 1, **{_ENERGY[k]: settings[k] for k in _ENERGY if k in settings}
+        dim, hidden_dim=hidden, depth=len(layers) - 1, **{k: settings[k] for k in _ENERGY if k in settings}
     )
     renamed: State = {"residual_scale": energy.residual_scale}
     for i, layer in enumerate(layers):
         name = "output" if layer == layers[-1] else f"hidden.{i}"
         for part in ("weight", "bias"):
-            if name != "output" or part == "weight":
-                renamed[f"{name}.{part}"] = state[f"{_RESIDUAL}{layer}.{part}"]
+            theirs = f"{_RESIDUAL}{layer}.{part}"
+            if theirs in state and f"{name}.{part}" != "output.bias":  # what is missing is named below
+                renamed[f"{name}.{part}"] = state[theirs]
     _load(energy, renamed, path)
-    return HamiltonianPredictor(energy, **{_SETTINGS[k]: settings[k] for k in _SETTINGS if k in settings})
+    return HamiltonianPredictor(energy, **{k: settings[k] for k in _SETTINGS if k in settings})
 
 
 def _load(module: torch.nn.Module, state: State, path: Any) -> None:
