@@ -4,7 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from symplectic_jepa import AbstractSeparable, PotentialHamiltonian, QuadraticHamiltonian, SeparableHamiltonian
+from symplectic_jepa import (
+    AbstractSeparable,
+    PotentialHamiltonian,
+    QuadraticHamiltonian,
+    SeparableHamiltonian,
+    leapfrog,
+)
 
 ACTIVATIONS = ("gelu", "silu", "tanh", "softplus")
 TORCH_ACTIVATIONS = {"gelu": nn.GELU(), "silu": nn.SiLU(), "tanh": nn.Tanh(), "softplus": nn.Softplus(threshold=1e9)}
@@ -136,6 +142,18 @@ def test_user_potential_has_its_force_in_every_grad_mode(mode):
         torch.testing.assert_close(force, wells_force(0.7, q))
         assert not q.requires_grad
         assert force.requires_grad == (mode is torch.enable_grad)
+
+
+def test_force_carries_a_graph_only_where_something_requires_a_gradient():
+    q, p = torch.randn(2, 5, 2, dtype=torch.float64)
+    fixed = PotentialHamiltonian(lambda q: (1 - q.cos()).sum(-1))
+    assert not any(x.requires_grad for x in leapfrog(fixed, q, p, dt=0.1, steps=3))
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    for captured in (scale, scale * 2):  # a leaf, and a result of one, as an encoder's output would be
+        force = PotentialHamiltonian(lambda q, c=captured: (c * q.cos()).sum(-1)).force(q)
+        (got,) = torch.autograd.grad(force.sum(), scale)
+        torch.testing.assert_close(got, (captured.detach() * q.sin()).sum())
+    assert fixed.force(q.requires_grad_()).requires_grad
 
 
 def test_user_potential_trains_its_parameters_and_passes_gradients_on():

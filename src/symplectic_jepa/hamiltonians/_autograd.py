@@ -22,8 +22,9 @@ def check_energy(name: str, energy: Tensor, **states: Tensor) -> Tensor:
 def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) -> tuple[Tensor, ...]:
     """The partial derivatives of ``energy(*states)``, a ``(...)`` of states ``(..., d)``, one per state.
 
-    In training they carry a graph of their own (second derivatives); under ``no_grad`` and ``inference_mode`` they
-    are computed all the same, without one; in a full graph of ``torch.compile`` they come from ``torch.func.grad``.
+    In training they carry a graph of their own (second derivatives), if a state or anything else that the energy reads
+    requires a gradient; under ``no_grad`` and ``inference_mode`` they are computed all the same, without one; in a full
+    graph of ``torch.compile`` they come from ``torch.func.grad``.
 
     Args:
         name: what the energy is called, for the errors.
@@ -51,7 +52,24 @@ def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) 
                 f"{name}({', '.join(states)}) must depend on {' or '.join(states)} through autograd; "
                 "it returned a constant"
             )
-        return torch.autograd.grad(value, leaves, create_graph=training, materialize_grads=True)
+        # Without this question a rollout of a fixed energy would keep the graph of every step.
+        differentiable = training and (any(x.requires_grad for x in states.values()) or _reads_others(value, leaves))
+        return torch.autograd.grad(value, leaves, create_graph=differentiable, materialize_grads=True)
+
+
+def _reads_others(value: Tensor, leaves: list[Tensor]) -> bool:
+    """Whether ``value`` depends through autograd on a leaf that is none of ``leaves``: a weight, say."""
+    todo, seen = [value.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)  # of the node that accumulates a leaf's gradient
+        if variable is not None and not any(variable is leaf for leaf in leaves):
+            return True
+        todo += [following for following, _ in node.next_functions]
+    return False
 
 
 def _leaf(x: Tensor, training: bool) -> Tensor:
