@@ -20,7 +20,7 @@ from symplectic_jepa.state import join_state, split_state
 
 
 class Predictor(Pretrained, nn.Module):
-    """A map ``ẑ = Φ_{±h}^S(z)``; subclasses implement ``forward(z, *, direction=1)``.
+    """A map ``ẑ = Φ_{±h}^S(z)``; subclasses implement ``forward(z, *, direction=1)`` [paper, eq. 28].
 
     Args:
         dt: step size ``h > 0``; the direction carries the sign.
@@ -158,7 +158,8 @@ class HamiltonianPredictor(Predictor):
 class ResidualMLPPredictor(Predictor):
     r"""The ablation MLP-HJEPA: ``z ← z ± h · g(z)``, ``S`` steps, neither symplectic nor invertible.
 
-    ``g`` is a GELU MLP ``2d → hidden_dim → … → 2d``. Precision as for the dynamics: float32 or better.
+    ``g`` is a GELU MLP ``2d → hidden_dim → … → 2d`` [paper, section 5.1]. Precision as for the dynamics:
+    float32 or better.
 
     Args:
         dim: ``d``, half the dimension of a state.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def split_state(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Split a flat state into position and momentum (views, no copy).
+    """Split a flat state into position and momentum (views, no copy) [paper, eq. 3].
 
     Args:
         z: ``(..., 2d)``, laid out ``[q | p]``.
@@ -25,7 +25,7 @@ def split_state(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def join_state(q: Tensor, p: Tensor) -> Tensor:
-    """Join position and momentum into a flat state; the inverse of `split_state`.
+    """Join position and momentum into a flat state; the inverse of `split_state` [paper, eq. 3].
 
     Args:
         q: positions, ``(..., d)``.

@@ -18,7 +18,7 @@ _CHUNK = 1024
 def pair_cosines(features: Tensor, *, pairs: int = 20000, seed: int = 0) -> Tensor:
     """Cosines ``⟨x_i, x_j⟩ / (‖x_i‖ ‖x_j‖)`` of random pairs of different rows, the mean NOT removed.
 
-    The diagnostic of HamJEPA, appendix D.1. A common mean direction shows as cosines far above 0 even
+    A diagnostic of the paper [paper, appendix D.1]. A common mean direction shows as cosines far above 0 even
     when the centred covariance (`spectrum`) has high rank, so the two belong together.
 
     Args:
@@ -49,7 +49,7 @@ def pair_cosines(features: Tensor, *, pairs: int = 20000, seed: int = 0) -> Tens
 
 @torch.no_grad()
 def feature_norms(features: Tensor) -> Tensor:
-    """Euclidean norms of the rows (HamJEPA, appendix D.1).
+    """Euclidean norms of the rows, ``‖z_i‖`` [paper, appendix D.1].
 
     Args:
         features: ``(..., N, D)``.
@@ -69,7 +69,7 @@ def feature_norms(features: Tensor) -> Tensor:
 def alignment(z_a: Tensor, z_b: Tensor) -> Tensor:
     """Mean squared distance of two views on the unit sphere, ``mean ‖u_a - u_b‖²`` with ``u = z/‖z‖``.
 
-    The alignment of Wang & Isola 2020 (arXiv 2005.10242, α = 2): 0 for equal directions, 2 for
+    The alignment of [Wang & Isola 2020, arXiv:2005.10242], α = 2: 0 for equal directions, 2 for
     orthogonal ones, 4 for opposite ones. A row of zeros stays at the origin.
 
     Args:
@@ -97,7 +97,7 @@ def alignment(z_a: Tensor, z_b: Tensor) -> Tensor:
 def uniformity(z: Tensor, *, t: float = 2.0) -> Tensor:
     """Logarithm of the mean Gaussian potential over all pairs, ``log mean_{i<j} exp(-t ‖u_i - u_j‖²)``.
 
-    The uniformity of Wang & Isola 2020 (arXiv 2005.10242): 0 when all directions agree, more negative the
+    The uniformity of [Wang & Isola 2020, arXiv:2005.10242]: 0 when all directions agree, more negative the
     more evenly they cover the sphere. At most ``1024 x N`` distances exist at once.
 
     Args:

@@ -32,7 +32,7 @@ def knn_sweep(
 ) -> dict[int, KNNAccuracy]:
     """Classify each test row by an unweighted majority vote of its ``k`` most cosine-similar training rows.
 
-    The protocol of HamJEPA, appendix D.1: metric cosine, vote unweighted, all training rows searched. kNN@20
+    The paper's protocol [paper, appendix D.1]: metric cosine, vote unweighted, all training rows searched. kNN@20
     is its headline. Print all three beside a number: other libraries weight votes by ``exp(similarity / T)``.
 
     Ties have fixed rules. Neighbours stand in the order of `torch.topk` on the similarity. Classes stand by

@@ -42,7 +42,7 @@ def linear_probe(
 ) -> ProbeResult:
     """Train ``Linear(LayerNorm(x))`` with cross-entropy and report the last epoch (no best-epoch selection).
 
-    The protocol of HamJEPA, appendix D.1: AdamW on all parameters, the learning rate a cosine from ``lr`` to
+    The paper's protocol [paper, appendix D.1]: AdamW on all parameters, the learning rate a cosine from ``lr`` to
     0 over all steps, ``lr_t = lr/2 (1 + cos(πt/T))``; every epoch visits each row once, the last batch may be
     short.
 

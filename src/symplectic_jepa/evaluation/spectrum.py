@@ -23,7 +23,7 @@ class Spectrum(NamedTuple):
 def spectrum(features: Tensor, *, samples: int = 5000, top: int = 256, seed: int = 0) -> Spectrum:
     """Eigenvalues of the mean-centred covariance ``Σ (x - x̄)(x - x̄)ᵀ / (N - 1)``, computed in float64.
 
-    The diagnostic of HamJEPA, appendix D.1: 5,000 features, top 256. Both proxies are over the RETAINED
+    The paper's diagnostic [paper, appendix D.1]: 5,000 features, top 256. Both proxies are over the RETAINED
     eigenvalues, as in that paper's "top-256" figures, so neither exceeds ``top``; compare only equal ``top``.
     When there are fewer rows than dimensions the ``N x N`` Gram matrix is decomposed instead, which has the
     same nonzero eigenvalues.
@@ -65,7 +65,7 @@ def effective_rank(eigenvalues: Tensor) -> Tensor:
     """Exponential of the entropy of a spectrum, ``exp(-Σ p_i log p_i)`` with ``p = λ/Σλ``.
 
     It is 1 for one nonzero eigenvalue and ``n`` for ``n`` equal ones, and does not change with their scale
-    (Roy & Vetterli 2007; HamJEPA, appendix D.1).
+    [Roy & Vetterli 2007; paper, appendix D.1].
 
     Args:
         eigenvalues: ``(..., n)``; negative ones, the rounding of an eigensolver, count as 0.

@@ -17,8 +17,8 @@ Map = Callable[[Tensor], Tensor]
 def symplecticity_defect(step: Map, z: Tensor) -> Tensor:
     """``‖JᵀΩJ - Ω‖`` (Frobenius) of the map's Jacobian ``J`` at each state, ``Ω = [[0, I], [-I, 0]]``.
 
-    0 exactly for a symplectic map; in practice the rounding of the state's dtype, so ask in float64. For the
-    scaling ``z -> a z`` it is ``|a² - 1| √(2d)``.
+    0 exactly for a symplectic map [paper, theorem A.2]; in practice the rounding of the state's dtype, so ask in
+    float64. For the scaling ``z -> a z`` it is ``|a² - 1| √(2d)``.
 
     One backward pass per state: the state is repeated 2d times and each copy is pulled back along one output
     coordinate. The map must therefore treat the rows of a batch independently (BatchNorm: eval mode). It may
@@ -49,8 +49,8 @@ def symplecticity_defect(step: Map, z: Tensor) -> Tensor:
 def reversibility_error(forward: Map, backward: Map, z: Tensor) -> Tensor:
     """Relative round-trip error ``‖backward(forward(z)) - z‖ / ‖z‖`` of each state (a ratio of RMS values).
 
-    Rounding for a reversible predictor run with ``h`` and then ``-h``; at ``z = 0`` the error is 0 if the
-    trip ends there too.
+    Rounding for a reversible predictor run with ``h`` and then ``-h`` [paper, corollary A.5]; at ``z = 0`` the error is
+    0 if the trip ends there too.
 
     Args:
         forward: the map, ``(..., 2d) -> (..., 2d)``.
@@ -75,7 +75,8 @@ def reversibility_error(forward: Map, backward: Map, z: Tensor) -> Tensor:
 def energy_drift(hamiltonian: Callable[[Tensor, Tensor], Tensor], step: Map, z: Tensor, *, steps: int) -> Tensor:
     """Energy error along a rollout, ``H(z_n) - H(z_0)`` with ``z_{n+1} = step(z_n)``, ``n = 0 … steps``.
 
-    Bounded over very long times for a symplectic step of the same Hamiltonian; growing for explicit Euler.
+    Bounded over very long times for a symplectic step of the same Hamiltonian [paper, theorem A.8], growing for
+    explicit Euler.
 
     Args:
         hamiltonian: energies ``(q, p) -> (...)`` of positions and momenta ``(..., d)``.

@@ -14,7 +14,7 @@ class Hamiltonian(Pretrained, nn.Module, ABC):
     """An energy ``H(q, p)``; subclasses implement ``forward``, and `gradient` where they know it in closed form.
 
     Only the subclass `AbstractSeparable` may be given to the explicit integrators; any other one is integrated by
-    `implicit_midpoint`. A Hamiltonian of your own is its energy::
+    `implicit_midpoint` [paper, equations 24 and 25]. A Hamiltonian of your own is its energy::
 
         class MagneticField(Hamiltonian):
             def forward(self, q, p):

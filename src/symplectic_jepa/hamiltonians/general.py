@@ -12,8 +12,8 @@ from symplectic_jepa.hamiltonians.mlp import MLPHamiltonian
 class GeneralHamiltonian(MLPHamiltonian):
     r"""``H(q, p) = ½(‖q‖² + ‖p‖²) + s · f([q, p])`` with an MLP ``f``, its gradient in closed form.
 
-    It is not separable: ``f`` couples ``q`` and ``p``, an explicit kick–drift scheme such as `leapfrog` would not be
-    symplectic on it and raises. Integrate it with `implicit_midpoint`.
+    The learnable, not separable form of [paper, appendix F.5]: ``f`` couples ``q`` and ``p``, an explicit kick–drift
+    scheme such as `leapfrog` would not be symplectic on it and raises. Integrate it with `implicit_midpoint`.
 
     Args:
         dim: dimension ``d`` of ``q`` (and of ``p``).

@@ -11,7 +11,7 @@ from symplectic_jepa.hamiltonians._base import AbstractSeparable
 
 
 class PotentialHamiltonian(AbstractSeparable):
-    r"""``H(q, p) = ½‖p‖² + V(q)`` for a user-written ``V``; the force ``−∇V`` comes from autograd.
+    r"""``H(q, p) = ½‖p‖² + V(q)`` for a user-written ``V``; the force ``−∇V`` comes from autograd [paper, eq. 26].
 
     Works in training (second derivatives flow through the force), under ``no_grad`` and ``inference_mode``, and in
     a full graph of ``torch.compile``, where it uses ``torch.func.grad`` (so a compiled potential must not hold

@@ -108,8 +108,9 @@ def symplectic_euler(
 ) -> tuple[Tensor, Tensor]:
     r"""Symplectic Euler, order 1: ``p ← p + h F(q);  q ← q + h p`` with ``F = −∇V``, ``steps`` times.
 
-    The method is not time-symmetric: for a negative ``dt`` the two updates run in the opposite order, so that
-    ``−h`` is the exact inverse of ``h``. That order follows from the sign, so ``dt`` must be a float here.
+    The method [paper, appendix F.6] is not time-symmetric: for a negative ``dt`` the two updates run in the opposite
+    order, so that ``−h`` is the exact inverse of ``h``. That order follows from the sign, so ``dt`` must be a float
+    here.
 
     Args:
         hamiltonian: a separable Hamiltonian.

@@ -21,7 +21,8 @@ class ImplicitMidpoint:
     constant of ``∇H`` (the largest absolute eigenvalue of its Hessian) the iteration contracts for
     ``κ = ½|h|L < 1``, and ``K`` iterations leave the relative error ``κ^K``. The default ``K = 12`` is for the
     tolerance 1e-12, met for ``|h|L ≤ 0.2`` (the predictors' ``h = 0.05`` with ``L ≤ 4``); in float32 half as many
-    are enough. `residual` measures what is left. Symplecticity and the inverse by ``−h`` hold to that error.
+    are enough. `residual` measures what is left. Symplecticity and the inverse by ``−h`` hold to that error
+    [Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, chapters VI and VIII].
 
     The backward pass unrolls the iterations instead of using the implicit function theorem, because the gradient is
     then that of the map really computed: a defect measured by autograd shows a solve that has not converged, it can be

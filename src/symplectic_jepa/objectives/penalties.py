@@ -26,7 +26,7 @@ from symplectic_jepa.state import split_state
 
 
 class Penalty(Pretrained, nn.Module):
-    """A regularizer, the part of the state that it reads, and its weight.
+    """A regularizer, the part of the state that it reads, and its weight [paper, eq. 30].
 
     Args:
         regularizer: any module or function ``(..., N, D) → scalar``.
@@ -171,7 +171,7 @@ def check_states(states: Tensor, *, views: int) -> Tensor:
 
 @dataclass
 class Floors:
-    """Targets of the penalties on one half of the state; ``None`` leaves a penalty out.
+    """Targets of the penalties on one half of the state; ``None`` leaves a penalty out [paper, appendix F.11].
 
     Attributes:
         energy: energy budget ``τ``.
@@ -253,7 +253,7 @@ def sigreg_penalty(
     views: str = "separate",
     seed: int = 0,
 ) -> dict[str, Penalty]:
-    """The baseline's penalty: SIGReg of the whole state, per view, with the paper's settings.
+    """The baseline's penalty: SIGReg of the whole state, per view, with the paper's settings [paper, appendix F.11].
 
     Args:
         weight: ``λ``.

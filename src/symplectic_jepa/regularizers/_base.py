@@ -52,5 +52,10 @@ class BatchRegularizer(Pretrained, nn.Module, ABC):
 
     @full_precision
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., N, D)`` to a scalar, the mean over leading dimensions."""
+        """``(..., N, D)`` to a scalar, the mean over leading dimensions.
+
+        Raises:
+            TypeError: if ``x`` is not floating.
+            ValueError: if it has fewer than two dimensions, or too few samples for the statistic.
+        """
         return complete([self.reduction(x)], sync=self.sync)[0]

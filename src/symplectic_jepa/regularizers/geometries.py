@@ -26,7 +26,7 @@ class Geometry(Pretrained, nn.Module, ABC):
 
 
 class DiagonalGeometry(Geometry):
-    """``H = diag(λ)``, fixed.
+    """``H = diag(λ)``, fixed [paper, appendix F.2].
 
     Args:
         diagonal: ``λ > 0``, ``(D,)``, or ``(1,)`` for any ``D``.
@@ -56,7 +56,7 @@ class DiagonalGeometry(Geometry):
 
 
 class IdentityGeometry(DiagonalGeometry):
-    """``H = I``: with it `HamSIGReg` is `SIGReg`."""
+    """``H = I``: with it `HamSIGReg` is `SIGReg` [paper, appendix F.2]."""
 
     def __init__(self) -> None:
         super().__init__(torch.ones(1))

@@ -129,6 +129,9 @@ class ProjectedLogDetFloor(SpectralFloors):
         refresh_every: steps between projections.
         seed: seed of the projections.
         sync: see `BatchRegularizer`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
     """
 
     def __init__(
@@ -161,6 +164,9 @@ class TopEigenvalueCeiling(SpectralFloors):
         refresh_every: steps between projections.
         seed: seed of the projections.
         sync: see `BatchRegularizer`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
     """
 
     def __init__(
@@ -197,6 +203,9 @@ class ParticipationRatioFloor(SpectralFloors):
         refresh_every: steps between projections.
         seed: seed of the projections.
         sync: see `BatchRegularizer`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
     """
 
     def __init__(
