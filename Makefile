@@ -43,7 +43,7 @@ $(VENV)/.bench: $(VENV)/.installed
 	touch $@
 
 docs: $(VENV)/.installed  ## the site, in dist/site; a broken link fails
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 docs-serve: $(VENV)/.installed  ## the site on localhost
-	$(BIN)/mkdocs serve
+	$(BIN)/python -m mkdocs serve

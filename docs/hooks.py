@@ -8,14 +8,23 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import symplectic_jepa
 import symplectic_jepa.theory
+from docs.drawing import STYLE
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Let every figure that a page draws look alike."""
+    mpl.use("agg")
+    mpl.rcParams.update(STYLE)
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
