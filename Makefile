@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+LAYER := $(VENV)/stable-pretraining
 
 .PHONY: demo test lint bench reproduce dist docs docs-serve clean
 
@@ -10,7 +11,7 @@ SCALE ?= cpu-10
 demo: $(VENV)/.installed  ## train the three methods on the embedded data, print the table, draw the figure
 	$(BIN)/python -m examples.demo
 
-test: $(VENV)/.installed  ## the whole test suite
+test: $(VENV)/.installed $(VENV)/.stable-pretraining  ## the whole test suite
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed
@@ -36,6 +37,15 @@ clean:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+# stable-pretraining changes every Lightning trainer of its environment: it has a layer of its own, over the other one.
+$(VENV)/.stable-pretraining: $(VENV)/.installed
+	$(BIN)/python -m venv --without-pip $(LAYER)
+	$(BIN)/python -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' \
+		> $$($(LAYER)/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/below.pth
+	$(BIN)/python -m pip --python $(LAYER)/bin/python install --quiet --constraint constraints.txt \
+		"symplectic-jepa[stable-pretraining]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.installed

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import symplectic_jepa as sj
 from symplectic_jepa import (
     EnergyBudget,
     Floors,
@@ -253,3 +254,12 @@ def test_bad_arguments_are_named():
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_presets_keep_statistics_local_when_asked(sync):
+    predictor = sj.HamiltonianPredictor(sj.SeparableHamiltonian(4))
+    objectives = [preset(predictor, sync=sync) for preset in (sj.hamjepa_cifar100, sj.hamjepa_imagenet100)]
+    objectives += [preset(sync=sync) for preset in (sj.sigreg_cifar100, sj.sigreg_imagenet100)]
+    for objective in objectives:
+        assert {objective.sync, *(p.regularizer.sync for p in objective.penalties.values())} == {sync}

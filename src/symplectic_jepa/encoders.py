@@ -22,7 +22,8 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
     mix ``q`` and ``p``.
 
     Args:
-        backbone: module from ``(B, 3, H, W)`` to a feature map ``(B, C, h, w)`` or to tokens ``(B, N, C)``.
+        backbone: module from ``(B, 3, H, W)`` to a feature map ``(B, C, h, w)`` or to tokens ``(B, N, C)``. Class and
+            register tokens are its to drop: only where tokens are pooled to ``grid`` are they noticed.
         in_channels: ``C``.
         token_channels: channels per token after the projection; even.
         grid: side of the token grid (or ``(h, w)``) that features are pooled to adaptively; ``None`` keeps the

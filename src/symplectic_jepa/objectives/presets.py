@@ -8,20 +8,21 @@ from symplectic_jepa.objectives.penalties import Floors, phase_space_penalties, 
 from symplectic_jepa.predictors import Predictor
 
 
-def hamjepa_cifar100(predictor: Predictor, *, seed: int = 42) -> HamJEPAObjective:
+def hamjepa_cifar100(predictor: Predictor, *, seed: int = 42, sync: bool = True) -> HamJEPAObjective:
     """HamJEPA (or, with a `ResidualMLPPredictor`, MLP-HJEPA) for CIFAR-100 [paper, appendix F.11].
 
     Args:
         predictor: the view-to-view map on states ``(..., 2d)``.
         seed: seed of the random projections.
+        sync: ``False``: statistics of the local batch, see `HamJEPAObjective`.
     """
     penalties = phase_space_penalties(
         q=Floors(participation=0.12, top_share=0.35), p=Floors(participation=0.16, top_share=0.30), seed=seed
     )
-    return HamJEPAObjective(predictor, match="q", p_weight=0.2, backward="reverse", penalties=penalties)
+    return HamJEPAObjective(predictor, match="q", p_weight=0.2, backward="reverse", penalties=penalties, sync=sync)
 
 
-def hamjepa_imagenet100(predictor: Predictor, *, seed: int = 42) -> HamJEPAObjective:
+def hamjepa_imagenet100(predictor: Predictor, *, seed: int = 42, sync: bool = True) -> HamJEPAObjective:
     """HamJEPA for ImageNet-100: full-state matching, forward time in both directions, no variance floor on ``p``.
 
     The settings of [paper, appendix F.11].
@@ -29,6 +30,7 @@ def hamjepa_imagenet100(predictor: Predictor, *, seed: int = 42) -> HamJEPAObjec
     Args:
         predictor: the view-to-view map on states ``(..., 2d)``.
         seed: seed of the random projections.
+        sync: ``False``: statistics of the local batch, see `HamJEPAObjective`.
     """
     penalties = phase_space_penalties(
         q=Floors(log_det=-1.2, participation=0.25, top_share=0.10),
@@ -37,22 +39,24 @@ def hamjepa_imagenet100(predictor: Predictor, *, seed: int = 42) -> HamJEPAObjec
         spectrum=1.0,
         seed=seed,
     )
-    return HamJEPAObjective(predictor, match="qp", backward="forward", penalties=penalties)
+    return HamJEPAObjective(predictor, match="qp", backward="forward", penalties=penalties, sync=sync)
 
 
-def sigreg_cifar100(*, seed: int = 42) -> LeJEPAObjective:
+def sigreg_cifar100(*, seed: int = 42, sync: bool = True) -> LeJEPAObjective:
     """The SIGReg baseline for CIFAR-100, ``λ = 0.02, M = 64, T = 9`` [paper, appendix F.11].
 
     Args:
         seed: seed of the random directions.
+        sync: ``False``: statistics of the local batch, see `HamJEPAObjective`.
     """
-    return LeJEPAObjective(sigreg_penalty(seed=seed))
+    return LeJEPAObjective(sigreg_penalty(seed=seed), sync=sync)
 
 
-def sigreg_imagenet100(*, seed: int = 42) -> LeJEPAObjective:
+def sigreg_imagenet100(*, seed: int = 42, sync: bool = True) -> LeJEPAObjective:
     """The SIGReg baseline for ImageNet-100, ``λ = 0.02, M = 64, T = 9`` as for CIFAR-100 [paper, appendix F.11].
 
     Args:
         seed: seed of the random directions.
+        sync: ``False``: statistics of the local batch, see `HamJEPAObjective`.
     """
-    return sigreg_cifar100(seed=seed)
+    return sigreg_cifar100(seed=seed, sync=sync)
