@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import io
 import itertools
 import tempfile
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import symplectic_jepa as sj
-from docs.drawing import BLUE, GREY, RED
+from docs.drawing import BLUE, GREY, RED, svg
 from examples.checkpoint import load_checkpoint
 from examples.config import Recipe, load_recipe
 from examples.data import ImageData, load_data
@@ -27,6 +28,11 @@ from examples.train import make_views, train
 
 CPU = torch.device("cpu")
 PENDULUM = sj.PotentialHamiltonian(lambda q: (1 - q.cos()).sum(-1))
+
+
+def drawn(figure: Callable[[], Figure]) -> str:
+    """One of the figures below as HTML; its docstring tells what it shows."""
+    return svg(figure(), " ".join((inspect.getdoc(figure) or "").split()))
 
 
 @functools.cache
@@ -70,7 +76,7 @@ def views_figure() -> Figure:
 
 @torch.no_grad()
 def states_figure() -> Figure:
-    """One pair of views, its states as tokens × channels, what each predicts for the other, and what it misses."""
+    """Two views: positions and momenta as tokens by channels, the positions that the other view predicts, the error."""
     _, data, model = trained()
     _, views, states = two_views()
     predictor = model.objective.predictor
@@ -123,7 +129,7 @@ def leapfrog_figure() -> Figure:
 
 
 def area_figure() -> Figure:
-    """A disc of pendulum states carried along by leapfrog and by explicit Euler, and the energy of a rollout."""
+    """A disc of pendulum states keeps its area and energy under leapfrog; under explicit Euler both grow."""
     angle = torch.linspace(0, 2 * torch.pi, 200, dtype=torch.float64)
     q0, p0 = 0.35 * angle.cos()[:, None], 1.1 + 0.35 * angle.sin()[:, None]
     figure, (left, right, energies) = plt.subplots(1, 3, figsize=(7.6, 2.9), width_ratios=(1, 1, 0.9))
@@ -178,7 +184,10 @@ def matching_figure() -> Figure:
 
 @torch.no_grad()
 def collapse_figure() -> Figure:
-    """The same recipe with the floors and without any: spectrum of q, spread of the states, defect of the map."""
+    """Spectrum of q after training with the floors and without, and a table.
+
+    Without floors matching loss, spread and effective rank are far smaller; the symplectic defect is rounding in both.
+    """
     figure, (spectra, numbers) = plt.subplots(1, 2, figsize=(7.6, 2.9), width_ratios=(1, 1.25))
     rows = []
     for name, settings, colour in (("with floors", (), RED), ("without", ("regularizer=none",), BLUE)):
@@ -225,7 +234,10 @@ def clouds() -> dict[str, Tensor]:
 
 
 def floors_figure() -> Figure:
-    """Which penalty sees which illness: values of the real modules on the same clouds."""
+    """Seven clouds of states with their spectra, and the value of each penalty on each.
+
+    Every kind of collapse is seen by at least one floor; on the two healthy clouds none is active.
+    """
     penalties: dict[str, Callable[[Tensor], Tensor]] = {
         "energy budget": sj.EnergyBudget(1.0),
         "variance floor": sj.VarianceFloor(0.2),
