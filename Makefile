@@ -31,7 +31,7 @@ dist: $(VENV)/.installed  ## the sdist and the wheel, checked as an index would
 	$(BIN)/twine check --strict dist/*
 
 clean:
-	rm -rf $(VENV) dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist runs site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # The stamps are written only when every install step has succeeded.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -52,7 +52,7 @@ $(VENV)/.bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	touch $@
 
-docs: $(VENV)/.installed  ## the site, in dist/site; a broken link fails
+docs: $(VENV)/.installed  ## the site, in site/; a page that raises, a broken link or reference fails
 	$(BIN)/python -m mkdocs build --strict --quiet
 
 docs-serve: $(VENV)/.installed  ## the site on localhost

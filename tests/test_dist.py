@@ -81,21 +81,37 @@ def test_the_sdist_can_be_tested(dist):
     assert names >= {"benchmarks/works.py", "docs/recipes.md"}
 
 
-def test_the_wheel_runs_the_readmes_example_with_runtime_dependencies_alone(dist, tmp_path):
+def test_the_wheel_installs_and_runs_the_readmes_example_with_runtime_dependencies_alone(dist, tmp_path):
     (wheel,) = dist.glob("*.whl")
-    site = clean_site(tmp_path / "site")
-    zipfile.ZipFile(wheel).extractall(site)
-    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "clean")], check=True)
+    python = str(tmp_path / "clean/bin/python")
+    purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = subprocess.run([python, "-c", purelib], check=True, capture_output=True, text=True).stdout.strip()
+    (Path(site) / "dependencies.pth").write_text(str(clean_site(tmp_path / "dependencies")))
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    subprocess.run([*pip, "install", "--quiet", "--no-index", "--no-deps", str(wheel)], check=True)
+
     absent = (
         "from importlib.util import find_spec; assert not any(map(find_spec, ['pytest', 'matplotlib', 'safetensors']))"
     )
     where = "import symplectic_jepa; print(symplectic_jepa.__file__)"
-    code = f"import sys; sys.path.insert(0, {str(site)!r})\n{absent}\n{where}\n{snippet}"
-    # Isolated, and without this environment's site-packages.
-    result = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    code = f"{absent}\n{where}\n{snippet}"
+    result = subprocess.run([python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(str(site))
+    assert result.stdout.startswith(site)
     assert "prediction" in result.stdout
+
+
+def test_versions_stand_in_one_place():
+    assert f"version: {sj.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert metadata.version("symplectic-jepa") == sj.__version__
+
+
+def test_the_workflow_runs_every_python_that_the_package_names():
+    named = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+    run = re.search(r"python: \[(.*)\]", (ROOT / ".github/workflows/ci.yml").read_text())[1]
+    assert run.replace('"', "").split(", ") == named
 
 
 def test_without_safetensors_the_error_says_what_to_install(monkeypatch, tmp_path):
