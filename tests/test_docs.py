@@ -32,4 +32,4 @@ def test_nothing_is_loaded_from_a_foreign_host(pages):
 
 def test_pages_of_results_show_their_figures(pages):
     assert 'src="cifar100-10classes/readouts.png"' in pages["results/cpu-10/report/index.html"].replace("../", "")
-    assert 'src="results/cpu-10/cifar100-10classes/portrait.gif"' in pages["index.html"]
+    assert 'src="../results/cpu-10/cifar100-10classes/portrait.gif"' in pages["method/index.html"]

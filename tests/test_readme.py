@@ -32,7 +32,8 @@ def test_the_first_snippet_has_at_most_a_dozen_lines_of_code():
     assert len([line for line in SNIPPETS[0].values[0].splitlines() if line.strip()]) <= 12
 
 
-@pytest.mark.parametrize("page", PAGES)
+# The site's own pages may link to what is made when it is built; its strict build checks them.
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("docs/")])
 def test_links_lead_to_files(page):
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
