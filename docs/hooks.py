@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import posixpath
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 import symplectic_jepa
 import symplectic_jepa.theory
@@ -18,6 +20,7 @@ from docs.drawing import STYLE
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
+PLACES = {"docs/": "", "benchmarks/results/": "results/"}  # folders of the repository, and where the site has them
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -35,7 +38,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name in ("changelog", "contributing"):
         files.append(File.generated(config, f"{name}.md", abs_src_path=str(ROOT / f"{name.upper()}.md")))
     for path in RESULTS.rglob("*"):
-        if path.suffix in (".md", ".png", ".gif"):
+        if path.suffix in (".md", ".png", ".gif", ".json"):
             target = f"results/{path.relative_to(RESULTS).as_posix()}"
             files.append(File.generated(config, target, abs_src_path=str(path)))
     return files
@@ -59,7 +62,20 @@ def room_of(value: Any) -> str:
     return module.split(".")[1]
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Links to results lead to their pages, those to other files become paths: there is no public home to point to."""
-    markdown = re.sub(r"\]\(\.\./benchmarks/results/([^)]+\.(?:md|png|gif))\)", r"](results/\1)", markdown)
-    return re.sub(r"(!?)\[([^\]]*)\]\((?:\.\./)+(?!\w+\.md)([^)]*)\)", r"\2 (`\3`)", markdown)
+def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
+    """Links that leave ``docs/`` lead to the page of what they name, or become its path: no public home is known."""
+    source = page.file.abs_src_path
+    if source is None:  # made from nothing but the code
+        return markdown
+    folder = Path(source).parent.relative_to(ROOT).as_posix()
+    here = posixpath.dirname(page.file.src_uri)
+
+    def translate(link: re.Match[str]) -> str:
+        text, target = link.groups()
+        path, anchor, name = posixpath.normpath(f"{folder}/{target}").partition("#")
+        for outside, inside in PLACES.items():
+            if path.startswith(outside):
+                return f"[{text}]({posixpath.relpath(inside + path.removeprefix(outside), here)}{anchor}{name})"
+        return f"{text} (`{path}`)"
+
+    return re.sub(r"\[([^\]]*)\]\(([\w./-]+\.(?:md|py|yaml|json|png|gif)(?:#[\w-]+)?)\)", translate, markdown)
