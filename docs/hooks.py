@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import torch
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -24,7 +25,8 @@ PLACES = {"docs/": "", "benchmarks/results/": "results/"}  # folders of the repo
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Let every figure that a page draws look alike."""
+    """Let every figure that a page draws look alike, and every number be the same whatever the machine is doing."""
+    torch.set_num_threads(1)
     mpl.use("agg")
     mpl.rcParams.update(STYLE)
     return config

@@ -45,7 +45,8 @@ def test_every_public_name_and_method_has_a_docstring(module):
 # Results, interfaces and plumbing: they compute nothing that was published.
 WITHOUT_SOURCE = """
 KNNAccuracy ProbeResult Spectrum ObjectiveOutput ConditionalLaw KickDriftScaling IsotropyReport QuadraticLift
-Integrator Geometry RadialGeometry BatchRegularizer Pretrained hold_draws advance_draws load_authors_checkpoint
+Integrator Geometry RadialGeometry BatchRegularizer Reduction Pretrained
+hold_draws advance_draws load_authors_checkpoint
 """
 
 

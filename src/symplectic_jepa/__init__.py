@@ -64,6 +64,7 @@ from symplectic_jepa.regularizers import MeanPenalty as MeanPenalty
 from symplectic_jepa.regularizers import ParticipationRatioFloor as ParticipationRatioFloor
 from symplectic_jepa.regularizers import ProjectedLogDetFloor as ProjectedLogDetFloor
 from symplectic_jepa.regularizers import RadialGeometry as RadialGeometry
+from symplectic_jepa.regularizers import Reduction as Reduction
 from symplectic_jepa.regularizers import SIGReg as SIGReg
 from symplectic_jepa.regularizers import SlicedMMD as SlicedMMD
 from symplectic_jepa.regularizers import SpectralFloors as SpectralFloors

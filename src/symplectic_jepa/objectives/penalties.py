@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,7 +39,14 @@ class Penalty(Pretrained, nn.Module):
         ValueError: for an unknown ``on`` or ``views``, or a negative weight.
     """
 
-    def __init__(self, regularizer: nn.Module, *, on: str = "z", weight: float = 1.0, views: str = "stacked") -> None:
+    def __init__(
+        self,
+        regularizer: nn.Module | Callable[[Tensor], Tensor],
+        *,
+        on: str = "z",
+        weight: float = 1.0,
+        views: str = "stacked",
+    ) -> None:
         super().__init__()
         if not callable(regularizer):
             raise TypeError(f"regularizer must be a module or a function, got {type(regularizer).__name__}")
