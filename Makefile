@@ -53,7 +53,7 @@ $(VENV)/.bench: $(VENV)/.installed
 	touch $@
 
 docs: $(VENV)/.installed  ## the site, in site/; a page that raises, a broken link or reference fails
-	$(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m mkdocs build --strict  # not --quiet, with which no warning is counted
 
 docs-serve: $(VENV)/.installed  ## the site on localhost
 	$(BIN)/python -m mkdocs serve

@@ -16,12 +16,25 @@ def _seed():
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory):
-    """The folder of the docs, built strictly: a page that raises, a broken link or reference is an error."""
+def build_site():
+    """``build_site(folder, *options)``: the finished process of a strict build, which is not ``--quiet``.
+
+    With that option MkDocs counts no warning, and is not strict.
+    """
+
+    def build(folder, *options):
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder), *options]
+        environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+        root = Path(__file__).parents[1]
+        return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def site(build_site, tmp_path_factory):
+    """The folder of the docs."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    root = Path(__file__).parents[1]
-    result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    result = build_site(folder)
     assert result.returncode == 0, result.stderr
     return folder

@@ -2,16 +2,40 @@
 
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
 import symplectic_jepa
 from symplectic_jepa import theory
 
+ROOT = Path(__file__).parents[1]
+
 
 @pytest.fixture(scope="module")
 def pages(site):
     return {str(path.relative_to(site)): path.read_text() for path in site.rglob("*.html")}
+
+
+@pytest.mark.parametrize(
+    ("page", "complaint"),
+    [
+        ('```python exec="true"\n1 / 0\n```', "ZeroDivisionError"),
+        ("[a page](nowhere.md)", "nowhere.md"),
+        ("[a heading](#nowhere)", "#nowhere"),
+        ("[`a name`][symplectic_jepa.nowhere]", "symplectic_jepa.nowhere"),
+        ("::: symplectic_jepa.nowhere", "symplectic_jepa.nowhere"),
+    ],
+)
+def test_what_is_wrong_with_a_page_fails_the_build(page, complaint, build_site, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/index.md").write_text(f"# Page\n\n{page}\n")
+    config = tmp_path / "mkdocs.yml"
+    own = f"docs_dir: {tmp_path / 'docs'}\nhooks: []\nextra_css: []\nextra_javascript: []\nnav: [index.md]\n"
+    config.write_text(f"INHERIT: {ROOT / 'mkdocs.yml'}\n{own}")
+    result = build_site(tmp_path / "site", "--config-file", str(config))
+    assert result.returncode == 1
+    assert complaint in result.stderr
 
 
 def test_every_public_name_has_its_place_in_the_reference(pages):
