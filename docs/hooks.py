@@ -35,7 +35,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not written by hand."""
     for room, names in rooms().items():
-        text = f"# {room}\n\n" + "\n\n".join(f"::: {name}" for name in names) + "\n"
+        text = f"# {room.capitalize()}\n\n" + "\n\n".join(f"::: {name}" for name in names) + "\n"
         files.append(File.generated(config, f"reference/{room}.md", content=text))
     for name in ("changelog", "contributing"):
         files.append(File.generated(config, f"{name}.md", abs_src_path=str(ROOT / f"{name.upper()}.md")))

@@ -256,7 +256,7 @@ def floors_figure() -> Figure:
         axes[0].fill_between(place, 1e-4, spectrum, color=GREY, alpha=0.6, linewidth=0)
     axes[0].set(yscale="log", ylabel="eigenvalues", xticks=[], xlim=(-0.5, len(found) - 0.5))
     active = values > torch.tensor([2e-3] * 6 + [5.0])[:, None]
-    axes[1].imshow(active, cmap="Reds", vmin=0, vmax=2.2, aspect="auto")
+    axes[1].imshow(torch.where(active, 1.0, torch.nan), cmap="Reds", vmin=0, vmax=1.6, alpha=0.6, aspect="auto")
     for row, column in itertools.product(*map(range, values.shape)):
         value = values[row, column].item()
         text = "0" if value < 1e-3 else f"{value:.0f}" if value >= 100 else f"{value:.2g}"
