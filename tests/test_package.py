@@ -12,8 +12,6 @@ import pytest
 import symplectic_jepa
 from symplectic_jepa import theory
 
-HEAVY = {"torchvision", "kornia", "matplotlib", "omegaconf", "sklearn", "scipy", "tensorboard", "triton"}
-
 CONTRACT = """
 SeparableHamiltonian QuadraticHamiltonian PotentialHamiltonian leapfrog symplectic_euler HamiltonianPredictor
 ResidualMLPPredictor PhaseSpaceTokenEncoder split_state join_state EnergyBudget VarianceFloor MeanPenalty
@@ -59,10 +57,12 @@ def test_public_docstrings_give_the_equation_and_its_source(module):
             assert "``" in text, name
 
 
-def test_import_pulls_in_no_heavy_or_optional_package():
-    code = f"import sys, torch; import symplectic_jepa; print(sorted({HEAVY} & set(sys.modules)))"
+def test_import_brings_itself_and_einops_beyond_torch():
+    """So it is quick: `python -X importtime` said 0.06 to 0.08 s beyond torch, no torchvision, matplotlib or kornia."""
+    new = "{name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)"
+    code = f"import sys, torch; before = set(sys.modules); import symplectic_jepa; print(*sorted({new}))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    assert set(result.stdout.split()) <= {"einops", "numpy", "symplectic_jepa", "typing_extensions"}
 
 
 ROOMS = {  # room: the rooms that it may import
