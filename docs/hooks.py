@@ -78,6 +78,6 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
         for outside, inside in PLACES.items():
             if path.startswith(outside):
                 return f"[{text}]({posixpath.relpath(inside + path.removeprefix(outside), here)}{anchor}{name})"
-        return f"{text} (`{path}`)"
+        return f"`{path}`" if text.strip("`") in path else f"{text} (`{path}`)"
 
     return re.sub(r"\[([^\]]*)\]\(([\w./-]+\.(?:md|py|yaml|json|png|gif)(?:#[\w-]+)?)\)", translate, markdown)

@@ -94,7 +94,8 @@ def states_figure() -> Figure:
             axis.imshow(tokens, cmap="Greys" if squared else "RdBu", vmin=0 if squared else -2.5, vmax=2.5)
             axis.set(xticks=[], yticks=[], title=title)
             axis.grid(visible=False)
-        row[1].set(xlabel="16 channels", ylabel="16 tokens")
+        row[1].set_ylabel("16 tokens")
+    rows[1][1].set_xlabel("16 channels")
     return figure
 
 

@@ -34,6 +34,8 @@ def test_every_public_name_and_method_has_a_docstring(module):
     for name, value in public(module).items():
         if callable(value):
             assert inspect.getdoc(value), name
+        else:
+            assert name == "SPLITTINGS", "describe it beneath its definition, and name it here"
         if inspect.isclass(value):
             for method, function in vars(value).items():
                 if inspect.isfunction(function) and not method.startswith("_"):
@@ -55,6 +57,14 @@ def test_public_docstrings_give_the_equation_and_its_source(module):
             text = inspect.getdoc(value)
             assert re.search(r"\[[^\]]*(paper, |arXiv:|\(?(19|20)\d\d)[^\]]*\]|[A-Z]\w+ \((19|20)\d\d\)", text), name
             assert "``" in text, name
+
+
+def test_every_module_documents_the_shapes_that_it_maps():
+    for name, value in public().items():
+        forward = getattr(value, "forward", None)
+        if inspect.isclass(value) and getattr(forward, "__module__", "").startswith("symplectic_jepa"):
+            text = f"{inspect.getdoc(value)} {inspect.getdoc(forward)}"
+            assert re.search(r"\((\.\.\.|…|[A-Z]|2), ?[^)]*\)|\(\.\.\.\)", text), name
 
 
 def test_import_brings_itself_and_einops_beyond_torch():
