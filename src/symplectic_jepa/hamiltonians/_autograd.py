@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -53,23 +53,26 @@ def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) 
                 "it returned a constant"
             )
         # Without this question a rollout of a fixed energy would keep the graph of every step.
-        differentiable = training and (any(x.requires_grad for x in states.values()) or _reads_others(value, leaves))
+        differentiable = training and (
+            any(x.requires_grad for x in states.values()) or unknown_leaf(value, leaves) is not None
+        )
         return torch.autograd.grad(value, leaves, create_graph=differentiable, materialize_grads=True)
 
 
-def _reads_others(value: Tensor, leaves: list[Tensor]) -> bool:
-    """Whether ``value`` depends through autograd on a leaf that is none of ``leaves``: a weight, say."""
+def unknown_leaf(value: Tensor, known: Sequence[Tensor]) -> Tensor | None:
+    """A leaf that ``value`` depends on through autograd and that is none of ``known``: a weight, say."""
+    leaves = {id(x) for x in known}
     todo, seen = [value.grad_fn], set()
     while todo:
         node = todo.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        variable = getattr(node, "variable", None)  # of the node that accumulates a leaf's gradient
-        if variable is not None and not any(variable is leaf for leaf in leaves):
-            return True
+        variable: Tensor | None = getattr(node, "variable", None)  # of the node that accumulates a leaf's gradient
+        if variable is not None and id(variable) not in leaves:
+            return variable
         todo += [following for following, _ in node.next_functions]
-    return False
+    return None
 
 
 def _leaf(x: Tensor, training: bool) -> Tensor:

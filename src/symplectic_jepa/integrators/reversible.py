@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa.hamiltonians import AbstractSeparable
+from symplectic_jepa.hamiltonians._autograd import unknown_leaf
 
 Updates = Sequence[tuple[bool, float]]  # whether a kick, and its coefficient of the step size
 
@@ -126,18 +127,10 @@ class _Reversible(torch.autograd.Function):
 
 def _refuse_unseen(output: Tensor, known: Sequence[Tensor]) -> None:
     """Refuse a force that depends on a tensor which would silently go without its gradient."""
-    leaves = {id(x) for x in known}
-    todo, seen = [output.grad_fn], set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None and id(variable) not in leaves:
-            raise RuntimeError(
-                f"gradient='reversible' cannot see a tensor of shape {tuple(variable.shape)} that the Hamiltonian "
-                "reads and that requires a gradient: make it a parameter of the Hamiltonian (wrap the function in an "
-                "nn.Module), or use gradient='stored'"
-            )
-        todo += [parent for parent, _ in node.next_functions]
+    variable = unknown_leaf(output, known)
+    if variable is not None:
+        raise RuntimeError(
+            f"gradient='reversible' cannot see a tensor of shape {tuple(variable.shape)} that the Hamiltonian "
+            "reads and that requires a gradient: make it a parameter of the Hamiltonian (wrap the function in an "
+            "nn.Module), or use gradient='stored'"
+        )
