@@ -9,7 +9,6 @@ import io
 import itertools
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -22,11 +21,11 @@ from docs.drawing import BLUE, GREY, RED, svg
 from examples.checkpoint import load_checkpoint
 from examples.config import Recipe, load_recipe
 from examples.data import ImageData, load_data
-from examples.launch import ranks
+from examples.launch import Ranks
 from examples.methods import JEPA, build_model, explicit_euler
 from examples.train import make_views, train
 
-CPU = torch.device("cpu")
+ALONE = Ranks(0, 1, torch.device("cpu"))
 PENDULUM = sj.PotentialHamiltonian(lambda q: (1 - q.cos()).sum(-1))
 
 
@@ -44,10 +43,9 @@ def trained(*settings: str) -> tuple[Recipe, ImageData, JEPA]:
         cut += (f"train.out={folder}/run",)
         recipe = load_recipe("textures", [*cut, *settings])
         data = load_data(recipe.data)
-        with ranks("cpu") as mine:
-            out = train(recipe, data, mine)
+        out = train(recipe, data, ALONE)
         model = build_model(recipe, data.train_images.shape[1:])
-        model.load_state_dict(load_checkpoint(Path(out) / "checkpoint.pt", CPU)["model"])
+        model.load_state_dict(load_checkpoint(out / "checkpoint.pt", ALONE.device)["model"])
     return recipe, data, model.eval()
 
 
@@ -56,8 +54,7 @@ def trained(*settings: str) -> tuple[Recipe, ImageData, JEPA]:
 def two_views(*settings: str, count: int = 512) -> tuple[Tensor, Tensor, Tensor]:
     """Test images, their two augmented views and the states of these: each ``(2, B, …)`` but the first."""
     recipe, data, model = trained(*settings)
-    with ranks("cpu") as mine:
-        views = make_views(recipe, data, mine)(data.test_images[:count], None, 0)
+    views = make_views(recipe, data, ALONE)(data.test_images[:count], None, 0)
     return data.test_images[:count], views, model.encoder(views.flatten(0, 1)).unflatten(0, (2, count))
 
 
@@ -114,13 +111,18 @@ def leapfrog_figure() -> Figure:
             q = q + drift * PENDULUM.velocity(p)
             points.append((q, p))
     assert torch.equal(torch.stack(points[-1]), torch.stack(sj.leapfrog(PENDULUM, *start, dt=h, steps=2)))
-    names = ("half-kick", "drift", "two half-kicks, one force", "drift", "half-kick")
-    for (a, b), name in zip(itertools.pairwise(points), names, strict=True):
+    labels = (  # and where they stand, from the middle of the arrow
+        ("half-kick", (-48, -4)),
+        ("drift", (-10, 6)),
+        ("two half-kicks, one force", (6, -3)),
+        ("drift", (-10, 6)),
+        ("half-kick", (6, -3)),
+    )
+    for (a, b), (name, offset) in zip(itertools.pairwise(points), labels, strict=True):
         colour = RED if "kick" in name else BLUE
         ends = (a[0].item(), a[1].item()), (b[0].item(), b[1].item())
         axis.annotate("", ends[1], ends[0], arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1.6})
         middle = [(x + y) / 2 for x, y in zip(*ends, strict=True)]
-        offset = (-48, -4) if len(name) == 9 and b is not points[-1] else (6, -3) if "kick" in name else (-10, 6)
         axis.annotate(name, middle, offset, textcoords="offset points", color=colour, fontsize=8)
     axis.plot(*torch.stack([torch.cat(points[0]), torch.cat(points[-1])]).T, "o", color="k", markersize=5)
     axis.annotate("(q, p)", torch.cat(points[0]).tolist(), (-14, 8), textcoords="offset points")

@@ -47,10 +47,13 @@ def test_every_public_name_has_its_place_in_the_reference(pages):
                 assert f"{module.__name__}.{name}" in places
 
 
-def test_nothing_is_loaded_from_a_foreign_host(pages):
-    for name, text in pages.items():
-        loaded = re.findall(r'<(?:script|img|iframe)[^>]*\ssrc="([^"]*)"', text)
-        loaded += re.findall(r'<link[^>]*rel="(?:stylesheet|icon|preload)"[^>]*href="([^"]*)"', text)
+def test_nothing_is_loaded_from_a_foreign_host(pages, site):
+    texts = pages | {str(path.relative_to(site)): path.read_text() for path in site.rglob("*.css")}
+    for name, text in texts.items():
+        loaded = re.findall(r"""<(?:script|img|iframe)[^>]*\ssrc=["']([^"']*)""", text)
+        loaded += re.findall(r"""<link[^>]*rel=["'](?:stylesheet|icon|preload)["'][^>]*href=["']([^"']*)""", text)
+        if name.endswith(".css"):
+            loaded += re.findall(r"""(?:url\(|@import )["']?([^"')]*)""", text)
         assert not [url for url in loaded if url.startswith(("http:", "https:", "//"))], name
 
 
