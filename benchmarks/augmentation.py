@@ -1,4 +1,4 @@
-"""Could kornia do it? Its pixels against torchvision's, and its time against examples/augment.py.
+"""Could kornia do it? Its pixels against torchvision's, and its time against examples/images/augment.py.
 
     python -m pip install --no-deps --target .kornia kornia kornia_rs
     PYTHONPATH=.kornia python -m benchmarks.augmentation
@@ -20,7 +20,7 @@ import torchvision.transforms.v2 as tv
 import torchvision.transforms.v2.functional as F
 from torch import Tensor
 
-from examples import augment as A
+from examples.images import augment as A
 
 MEAN, STD = (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)
 COUNT, SIZE = 256, 32
@@ -140,7 +140,7 @@ def milliseconds(run: Callable[[], object]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="kornia and torchvision against examples/augment.py")
+    parser = argparse.ArgumentParser(description="kornia and torchvision against examples/images/augment.py")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

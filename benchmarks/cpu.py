@@ -17,9 +17,9 @@ import torch
 from benchmarks.report import markdown, measure, page
 from benchmarks.rollout import long_rollout
 from benchmarks.step import training_step
-from benchmarks.works import WORKS, Work
-from examples.checkpoint import write_atomically
-from examples.machine import machine
+from benchmarks.workloads import WORKS, Work
+from examples.system.files import write_atomically
+from examples.system.machine import machine
 
 ROWS: dict[str, Callable[..., Work]] = {**WORKS, "rollout": long_rollout, "step": training_step}
 

@@ -21,10 +21,10 @@ import symplectic_jepa as sj
 from benchmarks.measure import Function, paired_times, ratio, seconds
 from benchmarks.report import measure, page
 from benchmarks.step import CONVOLUTIONS, OurStep, convolutions, random_images, recipe_of
-from benchmarks.works import WORKS
-from examples.capture import CapturedStep, record_graph
-from examples.checkpoint import write_atomically
-from examples.machine import machine
+from benchmarks.workloads import WORKS
+from examples.system.files import write_atomically
+from examples.system.machine import machine
+from examples.training.cuda_graph import CapturedStep, record_graph
 
 EPOCH = 50_000  # pairs
 BUDGET = 540.0  # seconds; what does not fit is left out, and said so

@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples.config import load_recipe
-from examples.data import load_data
-from examples.imagenet import SUFFIXES
-from examples.launch import ranks
-from examples.machine import machine
-from examples.methods import build_model, build_optimizer
-from examples.packed import PackedImages, batches, pack
-from examples.timing import StepClock
-from examples.train import make_step, make_views
+from examples.images.datasets import load_data
+from examples.images.imagenet import SUFFIXES
+from examples.images.packed import PackedImages, batches, pack
+from examples.model.build import build_model, build_optimizer
+from examples.recipe.schema import load_recipe
+from examples.system.machine import machine
+from examples.training.loop import make_step, make_views
+from examples.training.ranks import ranks
+from examples.training.step_clock import StepClock
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.measure import paired_times, peak_bytes, ratio
 from benchmarks.step import CONVOLUTIONS
-from benchmarks.works import PRODUCTS, Work
+from benchmarks.workloads import PRODUCTS, Work
 
 FLOORS = (PRODUCTS, CONVOLUTIONS)
 

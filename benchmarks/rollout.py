@@ -7,7 +7,7 @@ from torch import Tensor
 
 import symplectic_jepa as sj
 from benchmarks.measure import Function, peak_bytes
-from benchmarks.works import Target, Work, gradient_of, installed
+from benchmarks.workloads import Target, Work, gradient_of, installed
 
 
 def long_rollout(device: torch.device, *, smoke: bool = False) -> Work:

@@ -22,9 +22,9 @@ from torch import Tensor
 import symplectic_jepa as sj
 from benchmarks import textbook
 from benchmarks.measure import Function, paired_times, peak_bytes
-from benchmarks.works import gradient_of
-from examples.checkpoint import write_atomically
-from examples.machine import machine
+from benchmarks.workloads import gradient_of
+from examples.system.files import write_atomically
+from examples.system.machine import machine
 
 AXES: dict[str, tuple[str, list[int]]] = {
     "B": ("batch size B", [128, 256, 512, 1024, 2048]),

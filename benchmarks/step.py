@@ -12,12 +12,12 @@ from torch import Tensor, nn
 import symplectic_jepa as sj
 from benchmarks import textbook
 from benchmarks.measure import Function
-from benchmarks.works import Target, Work
-from examples.augment import Augment
-from examples.config import Recipe, load_recipe
-from examples.methods import build_model, build_optimizer
-from examples.timing import StepClock
-from examples.train import train_step
+from benchmarks.workloads import Target, Work
+from examples.images.augment import Augment
+from examples.model.build import build_model, build_optimizer
+from examples.recipe.schema import Recipe, load_recipe
+from examples.training.loop import train_step
+from examples.training.step_clock import StepClock
 
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 

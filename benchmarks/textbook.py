@@ -14,7 +14,7 @@ from torchvision import transforms
 from torchvision.models import resnet18
 
 import symplectic_jepa as sj
-from examples.augment import AugmentConfig
+from examples.images.augment import AugmentConfig
 
 
 class Hamiltonian(nn.Module):

@@ -18,12 +18,12 @@ from torch import Tensor
 
 import symplectic_jepa as sj
 from docs.drawing import BLUE, GREY, RED, svg
-from examples.checkpoint import load_checkpoint
-from examples.config import Recipe, load_recipe
-from examples.data import ImageData, load_data
-from examples.launch import Ranks
-from examples.methods import JEPA, build_model, explicit_euler
-from examples.train import make_views, train
+from examples.images.datasets import ImageData, load_data
+from examples.model.build import JEPA, build_model, explicit_euler
+from examples.recipe.schema import Recipe, load_recipe
+from examples.system.files import load_checkpoint
+from examples.training.loop import make_views, train
+from examples.training.ranks import Ranks
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 PENDULUM = sj.PotentialHamiltonian(lambda q: (1 - q.cos()).sum(-1))

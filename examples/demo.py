@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from examples.compare import compare
+from examples.paper.compare import compare
 
 OUT = Path("runs/demo")
 

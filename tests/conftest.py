@@ -1,10 +1,11 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+
+from tests.helpers.paths import ROOT
 
 # Small tensors: threads cost more than they bring, and sums are the same on every machine.
 torch.set_num_threads(1)
@@ -25,7 +26,7 @@ def build_site():
     def build(folder, *options):
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder), *options]
         environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-        root = Path(__file__).parents[1]
+        root = ROOT
         return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
 
     return build

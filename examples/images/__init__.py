@@ -1,0 +1,1 @@
+"""Images: augmentation, data sets, packed files."""

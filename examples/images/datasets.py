@@ -1,0 +1,100 @@
+"""Data sets as uint8 images: on the training device, where augmentation happens, or packed in a file and read there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.datasets import CIFAR100
+
+from examples.images.imagenet import MEAN, STD, load_imagenet
+from examples.images.packed import PackedImages
+from examples.images.textures import CLASS_NAMES, make_textures
+from examples.recipe.schema import Data
+
+TEXTURES = 8  # classes: stripes and checks, each in four orientations
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Images ``(N, 3, H, W)`` uint8 and labels ``(N,)`` int64 of both splits; ``mean`` and ``std`` of [0, 1] pixels."""
+
+    train_images: Tensor | PackedImages
+    train_labels: Tensor
+    test_images: Tensor | PackedImages
+    test_labels: Tensor
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    class_names: tuple[str, ...]
+
+    def to(self, device: torch.device) -> ImageData:
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+def load_data(config: Data) -> ImageData:
+    """Load ``config.name``, restricted to its first ``config.classes`` classes.
+
+    Raises:
+        SystemExit: if the data set is unknown or not there, or ``classes`` out of range.
+    """
+    loaders = {"cifar100": _cifar100, "textures": _textures, "imagenet100": _imagenet100}
+    if config.name not in loaders:
+        raise SystemExit(f"data.name must be one of {', '.join(loaders)}, got {config.name!r}")
+    data = loaders[config.name](config)
+    total = len(data.class_names)
+    if config.classes is not None and not 2 <= config.classes <= total:
+        raise SystemExit(f"data.classes must be between 2 and {total} for {config.name}, got {config.classes}")
+    return data if config.classes is None else _first_classes(data, config.classes)
+
+
+def _cifar100(config: Data) -> ImageData:
+    if not (Path(config.root) / CIFAR100.base_folder).is_dir():
+        print(f"CIFAR-100 is not in {config.root}; downloading it")
+    try:
+        splits = [CIFAR100(config.root, train=train, download=True) for train in (True, False)]
+    except (OSError, RuntimeError) as error:
+        raise SystemExit(
+            f"CIFAR-100 is not in {config.root!r} (data.root) and could not be downloaded ({error}); put the official "
+            f"files into {Path(config.root) / CIFAR100.base_folder}"
+        ) from error
+    (train_x, train_y), (test_x, test_y) = (
+        (torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(split.targets)) for split in splits
+    )
+    return ImageData(
+        train_x, train_y, test_x, test_y,
+        mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762), class_names=tuple(splits[0].classes),
+    )  # fmt: skip
+
+
+def _imagenet100(config: Data) -> ImageData:
+    train, test, names = load_imagenet(config)
+    return ImageData(train, train.labels, test, test.labels, mean=MEAN, std=STD, class_names=names)
+
+
+def _textures(config: Data) -> ImageData:
+    # Two seeds: no test image is drawn from the numbers of a training image.
+    train_x, train_y = make_textures(config.train_size, classes=TEXTURES, seed=0)
+    test_x, test_y = make_textures(config.test_size, classes=TEXTURES, seed=1)
+    return ImageData(
+        train_x, train_y, test_x, test_y,
+        mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), class_names=CLASS_NAMES[:TEXTURES],
+    )  # fmt: skip
+
+
+def _first_classes(data: ImageData, classes: int) -> ImageData:
+    train, test = data.train_labels < classes, data.test_labels < classes
+    return replace(
+        data,
+        train_images=_select(data.train_images, train),
+        train_labels=data.train_labels[train],
+        test_images=_select(data.test_images, test),
+        test_labels=data.test_labels[test],
+        class_names=data.class_names[:classes],
+    )
+
+
+def _select(images: Tensor | PackedImages, kept: Tensor) -> Tensor | PackedImages:
+    return images[kept] if isinstance(images, Tensor) else images.subset(kept)

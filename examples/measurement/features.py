@@ -1,0 +1,187 @@
+"""Frozen features and what can be read off them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from examples.images.augment import Augment, normalize
+from examples.images.datasets import ImageData, load_data
+from examples.images.packed import PackedImages, batches
+from examples.model.build import build_model
+from examples.recipe.checks import METHODS
+from examples.recipe.schema import Evaluation, Recipe, load_recipe
+from examples.system.files import load_checkpoint, save_atomically, write_atomically
+from examples.system.machine import pick_device
+from symplectic_jepa import split_state
+from symplectic_jepa.evaluation import (
+    alignment,
+    feature_norms,
+    knn_sweep,
+    linear_probe,
+    pair_cosines,
+    spectrum,
+    uniformity,
+)
+
+HEADLINE_K = 20
+READOUTS = ("q", "p", "qp")  # of an encoder of tokens
+VIEWED = 5000  # test images whose two views are compared
+Features = tuple[Tensor, Tensor]  # of the training and the test images
+
+
+def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
+    """Evaluate a run's last checkpoint; write ``metrics.json`` and ``diagnostics.pt`` into its folder."""
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    device = pick_device(recipe.train.device)
+    data = (load_data(recipe.data) if data is None else data).to(device)
+    state = load_checkpoint(run / "checkpoint.pt", device)
+    model = build_model(recipe, data.train_images.shape[1:]).to(device)
+    model.load_state_dict(state["model"])
+    method = METHODS[recipe.method]
+    features = {f"{method}-{name}": x for name, x in encode(recipe, model.encoder, data).items()}
+    rows, diagnostics = measure(features, data, recipe.evaluation)
+    for name, (a, b) in two_views(recipe, model.encoder, data).items():
+        rows[f"{method}-{name}"] |= {"alignment": alignment(a, b).item(), "uniformity": uniformity(a).item()}
+    metrics = {
+        "method": method,
+        "steps": state["step"],
+        "train_seconds": state["seconds"],
+        "protocol": f"frozen encoder, no augmentation, no projector; kNN cosine, unweighted vote; linear probe "
+        f"LayerNorm + Linear, {recipe.evaluation.probe_epochs} epochs, last epoch",
+        "torch": torch.__version__,
+        "classes": len(data.class_names),
+        "class_list_sha256": hashlib.sha256("\n".join(data.class_names).encode()).hexdigest(),
+        "readouts": rows,
+    }
+    save_atomically(run / "diagnostics.pt", diagnostics)
+    write_atomically(run / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def progress(recipe: Recipe, encoder: nn.Module, data: ImageData) -> dict[str, dict[str, float]]:
+    """What is drawn over the epochs, by readout; the encoder goes on training afterwards."""
+    rows = {}
+    for name, (train, test) in encode(recipe, encoder, data).items():
+        knn = knn_sweep(train, data.train_labels, test, data.test_labels, ks=[HEADLINE_K])[HEADLINE_K]
+        spread = spectrum(train)
+        rows[name] = {
+            "knn": knn.top1,
+            "effective_rank": spread.effective_rank,
+            "participation_ratio": spread.participation_ratio,
+        }
+    encoder.train()
+    return rows
+
+
+def baselines(recipe: Recipe, data: ImageData) -> dict[str, Any]:
+    """The two rows that show what was learned: raw pixels, and the same encoder before training."""
+    device = pick_device(recipe.train.device)
+    data = data.to(device)
+    torch.manual_seed(recipe.train.seed)
+    encoder = build_model(recipe, data.train_images.shape[1:]).encoder.to(device)
+    states = encode(recipe, encoder, data)
+    pixels = raw_pixels(data.train_images, data), raw_pixels(data.test_images, data)
+    name = "raw pixels" if isinstance(data.train_images, Tensor) else "raw pixels (32 × 32)"
+    features = {name: pixels, "untrained encoder": states.get("q", next(iter(states.values())))}
+    return measure(features, data, recipe.evaluation)[0]
+
+
+def raw_pixels(images: Tensor | PackedImages, data: ImageData) -> Tensor:
+    """``(N, 3 · H · W)``; of photographs the centre crop, shrunk to 32 × 32."""
+    if isinstance(images, Tensor):
+        return normalize(images, data.mean, data.std).flatten(1)
+    parts = [adaptive_avg_pool2d(normalize(x, data.mean, data.std), 32).flatten(1) for x in images.centres(512)]
+    return torch.cat(parts)
+
+
+def encode(recipe: Recipe, encoder: nn.Module, data: ImageData, chunk: int = 512) -> dict[str, Features]:
+    """Features of both splits by readout: ``q``, ``p`` and ``qp``, or ``z`` of an encoder without tokens."""
+
+    def inputs(images: Tensor | PackedImages) -> Iterator[Tensor]:
+        parts = images.split(chunk) if isinstance(images, Tensor) else images.centres(chunk)
+        return (normalize(part, data.mean, data.std) for part in parts)
+
+    return readouts(recipe, *(forward(recipe, encoder, inputs(x)) for x in (data.train_images, data.test_images)))
+
+
+def two_views(recipe: Recipe, encoder: nn.Module, data: ImageData, chunk: int = 512) -> dict[str, Features]:
+    """Features of two augmented views of test images, by readout; the same views at every call."""
+    augment = Augment(recipe.augment, data.mean, data.std)
+    positions = list(torch.arange(min(VIEWED, len(data.test_images))).split(chunk))
+
+    def inputs(seed: int) -> Iterator[Tensor]:
+        generator = torch.Generator(data.test_labels.device).manual_seed(seed)
+        return (augment(images, generator, sizes) for images, sizes in batches(data.test_images, positions))
+
+    return readouts(recipe, *(forward(recipe, encoder, inputs(seed)) for seed in (0, 1)))
+
+
+@torch.no_grad()
+def forward(recipe: Recipe, encoder: nn.Module, parts: Iterable[Tensor]) -> Tensor:
+    """Features in evaluation mode, float32."""
+    encoder.eval()
+    features = []
+    for part in parts:
+        x = part.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=recipe.train.precision == "bf16"):
+            features.append(encoder(x).float())
+    return torch.cat(features)
+
+
+def readouts(recipe: Recipe, first: Tensor, second: Tensor) -> dict[str, Features]:
+    """Two sets of features by readout."""
+    if recipe.encoder.mode == "global":
+        return {"z": (first, second)}
+    (q, p), (other_q, other_p) = split_state(first), split_state(second)
+    return {"q": (q, other_q), "p": (p, other_p), "qp": (first, second)}
+
+
+def measure(
+    features: dict[str, Features], data: ImageData, settings: Evaluation
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Numbers for the table, and the arrays that `examples.measurement.figures` draws, by readout."""
+    rows: dict[str, Any] = {}
+    diagnostics: dict[str, Any] = {}
+    ks = [k for k in settings.ks if k <= len(data.train_labels)]
+    for name, (train, test) in features.items():
+        knn = knn_sweep(train, data.train_labels, test, data.test_labels, ks=ks)
+        probe = linear_probe(train, data.train_labels, test, data.test_labels, epochs=settings.probe_epochs)
+        spread = spectrum(train)
+        cosines, norms = pair_cosines(test), feature_norms(test)
+        best = max(knn, key=lambda k: knn[k].top1)
+        rows[name] = {
+            "knn": {str(k): {"top1": a.top1, "top5": a.top5} for k, a in knn.items()},
+            "knn_best": {"k": best, "top1": knn[best].top1},
+            "linear": {"top1": probe.top1, "top5": probe.top5},
+            "effective_rank": spread.effective_rank,
+            "participation_ratio": spread.participation_ratio,
+            "cosine": {"mean": cosines.mean().item(), "std": cosines.std().item()},
+            "norm": {"mean": norms.mean().item(), "std": norms.std().item()},
+            "dim": train.shape[1],
+        }
+        diagnostics[name] = {
+            "knn": torch.tensor([[k, a.top1] for k, a in knn.items()]),
+            "eigenvalues": spread.eigenvalues.cpu(),
+            "cosines": cosines.cpu(),
+            "norms": norms.cpu(),
+        }
+    return rows, diagnostics
+
+
+def table(rows: dict[str, Any]) -> str:
+    """The rows as a markdown table; accuracies in percent, kNN cosine with an unweighted vote."""
+    lines = [f"| features | dim | kNN@{HEADLINE_K} | linear | effective rank |", "| --- | --- | --- | --- | --- |"]
+    for name, row in rows.items():
+        knn = row["knn"][str(HEADLINE_K)]
+        lines.append(
+            f"| {name} | {row['dim']} | {knn['top1']:.2f} | {row['linear']['top1']:.2f} | {row['effective_rank']:.1f} |"
+        )
+    return "\n".join(lines)

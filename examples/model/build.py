@@ -1,0 +1,149 @@
+"""A recipe's model and optimizer."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+import symplectic_jepa as sj
+from examples.model.penalties import build_penalties
+from examples.recipe.schema import Recipe
+
+
+def build_encoder(recipe: Recipe) -> nn.Module:
+    """The backbone with a token head (or, for the baseline, a global one), as the recipe says."""
+    e = recipe.encoder
+    if e.backbone == "resnet18":
+        tokens = sj.PhaseSpaceTokenEncoder.resnet18(
+            stem=e.stem, token_layer=e.token_layer, token_channels=e.token_channels, grid=e.grid
+        )
+    else:
+        tokens = sj.PhaseSpaceTokenEncoder(small_cnn(), in_channels=128, token_channels=e.token_channels, grid=e.grid)
+    if e.mode == "tokens":
+        return tokens
+    return nn.Sequential(
+        tokens.backbone, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(tokens.in_channels, e.global_dim)
+    )
+
+
+def small_cnn() -> nn.Module:
+    """Four 3×3 convolutions, 32 px to a 4×4 map of 128 channels."""
+    widths = (3, 32, 64, 128, 128)
+    layers: list[nn.Module] = []
+    for i, (c_in, c_out) in enumerate(itertools.pairwise(widths)):
+        stride = 1 if i == 0 else 2
+        layers += [nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def build_projector(recipe: Recipe, dim: int) -> nn.Module:
+    e = recipe.encoder
+    if e.projector == "identity":
+        return nn.Identity()
+    return nn.Sequential(
+        nn.Linear(dim, e.projector_hidden), nn.BatchNorm1d(e.projector_hidden), nn.ReLU(inplace=True),
+        nn.Linear(e.projector_hidden, e.projector_dim),
+    )  # fmt: skip
+
+
+def build_objective(recipe: Recipe, dim: int) -> sj.HamJEPAObjective | sj.LeJEPAObjective:
+    """The objective of states ``(V, B, dim)``."""
+    penalties = build_penalties(recipe, dim)
+    if recipe.method == "sigreg":
+        return sj.LeJEPAObjective(penalties, global_views=recipe.data.global_views, convention=recipe.sigreg.convention)
+    h = recipe.hamjepa
+    return sj.HamJEPAObjective(
+        build_predictor(recipe, dim // 2), match=h.match, p_weight=h.p_weight, bidirectional=h.bidirectional,
+        backward=h.backward, energy_weight=h.energy_weight, detach_target=h.detach_target, penalties=penalties,
+    )  # fmt: skip
+
+
+def build_predictor(recipe: Recipe, dim: int) -> sj.Predictor:
+    """The map on states ``(..., 2 · dim)``."""
+    p = recipe.predictor
+    if recipe.method == "mlp_hjepa":
+        return sj.ResidualMLPPredictor(
+            dim, hidden_dim=p.hidden_dim, depth=p.depth, dt=p.dt, steps=p.steps, learn_dt=p.learn_dt
+        )
+    hamiltonian: sj.Hamiltonian
+    if p.hamiltonian == "separable":
+        hamiltonian = sj.SeparableHamiltonian(
+            dim, hidden_dim=p.hidden_dim, depth=p.depth, activation=p.activation,
+            base_coeff=p.base_coeff, residual_scale=p.residual_scale, learn_mass=p.learn_mass,
+        )  # fmt: skip
+    elif p.hamiltonian == "general":
+        hamiltonian = sj.GeneralHamiltonian(
+            dim, hidden_dim=p.hidden_dim, depth=p.depth, activation=p.activation, residual_scale=p.residual_scale
+        )
+    else:
+        hamiltonian = sj.QuadraticHamiltonian(dim)
+    integrators: dict[str, sj.Integrator] = {
+        **sj.SPLITTINGS,
+        "implicit_midpoint": sj.implicit_midpoint,
+        "explicit_euler": explicit_euler,
+    }
+    integrator = integrators[p.integrator]
+    return sj.HamiltonianPredictor(hamiltonian, dt=p.dt, steps=p.steps, integrator=integrator, learn_dt=p.learn_dt)
+
+
+def explicit_euler(
+    hamiltonian: sj.AbstractSeparable, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int
+) -> tuple[Tensor, Tensor]:
+    """``q ← q + h v(p), p ← p + h F(q)``, both of the old state: what not to use. It is not symplectic."""
+    for _ in range(steps):
+        q, p = q + dt * hamiltonian.velocity(p), p + dt * hamiltonian.force(q)
+    return q, p
+
+
+class JEPA(nn.Module):
+    """Everything that is trained: ``encoder`` (evaluated later), ``projector``, ``objective`` (with its predictor)."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        projector: nn.Module,
+        objective: sj.HamJEPAObjective | sj.LeJEPAObjective,
+        *,
+        bf16: bool,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder.to(memory_format=torch.channels_last)
+        self.projector = projector
+        self.objective = objective
+        self.bf16 = bf16
+
+    def forward(self, images: Tensor) -> sj.ObjectiveOutput:
+        """Loss and terms of views ``(V, B, 3, H, W)``, encoded in one forward pass over the stacked batch."""
+        stacked = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            embeddings = self.projector(self.encoder(stacked))
+        output: sj.ObjectiveOutput = self.objective(embeddings.unflatten(0, images.shape[:2]))
+        return output
+
+
+def build_model(recipe: Recipe, image_shape: torch.Size) -> JEPA:
+    """The recipe's encoder, projector and objective, for images of this shape."""
+    encoder = build_encoder(recipe).eval()  # so that the probe of the dimension leaves BatchNorm's statistics alone
+    with torch.no_grad():
+        dim = encoder(torch.zeros(1, *image_shape)).shape[-1]
+    projector = build_projector(recipe, dim)
+    objective = build_objective(recipe, dim if recipe.encoder.projector == "identity" else recipe.encoder.projector_dim)
+    return JEPA(encoder, projector, objective, bf16=recipe.train.precision == "bf16").train()
+
+
+def build_optimizer(recipe: Recipe, model: JEPA) -> torch.optim.AdamW:
+    """AdamW on everything; the predictor may have its own learning rate.
+
+    Learning rates are tensors and the step is one fused kernel, so that a CUDA graph can hold it.
+    """
+    o = recipe.optim
+    own = list(model.objective.parameters())
+    rest = [*model.encoder.parameters(), *model.projector.parameters()]
+    rates = [(rest, o.lr)]
+    if own:
+        rates.append((own, o.lr if recipe.predictor.lr is None else recipe.predictor.lr))
+    device = rest[0].device
+    groups = [{"params": params, "lr": torch.tensor(lr, device=device), "base_lr": lr} for params, lr in rates]
+    return torch.optim.AdamW(groups, weight_decay=o.weight_decay, fused=True, capturable=device.type == "cuda")

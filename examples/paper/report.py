@@ -1,0 +1,196 @@
+"""The study's tables in markdown, ours beside the published, from the cells that are finished."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from examples.measurement.features import HEADLINE_K, READOUTS
+from examples.measurement.structure import ROLLOUT
+from examples.paper.figures import draw_figures
+from examples.paper.grid import ABLATED
+from examples.paper.published import PUBLISHED
+from examples.recipe.checks import METHODS
+from examples.system.files import write_atomically
+
+CELL = "cell.json"
+MEASURES = {"knn": f"kNN@{HEADLINE_K}", "linear": "linear"}
+Record = dict[str, Any]
+
+
+def write_report(out: Path, to: Path) -> str:
+    """Write ``report.md``, ``results.json`` and the figures of the study in ``out`` into ``to``; return the text.
+
+    Raises:
+        SystemExit: if no cell is finished.
+    """
+    records = [json.loads(path.read_text()) for path in sorted(out.glob(f"*/*/{CELL}"))]
+    if not records:
+        raise SystemExit(f"no finished cell in {out}")
+    tables = {name: [r for r in records if r["table"] == name] for name in sorted({r["table"] for r in records})}
+    parts = ["# Results\n", _protocol(records)]
+    for name, found in tables.items():
+        if name.endswith(ABLATED):
+            base = [r for r in tables.get(name.removesuffix(ABLATED), []) if r["name"] == "hamjepa"]
+            parts.append(_ablations(name, base, found))
+        else:
+            parts.append(_accuracies(name, found))
+            parts += [f"![{title}]({file})\n" for title, file in draw_figures(out, to, name, found)]
+    text = "\n".join(parts)
+    to.mkdir(parents=True, exist_ok=True)
+    write_atomically(to / "results.json", json.dumps(records, indent=1) + "\n")
+    write_atomically(to / "report.md", text)
+    return text
+
+
+def accuracy(row: Record, measure: str) -> float:
+    """kNN at the headline k, or the linear probe: top-1 in percent."""
+    value: float = row["knn"][str(HEADLINE_K)]["top1"] if measure == "knn" else row["linear"]["top1"]
+    return value
+
+
+def by_readout(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
+    """Rows of the table: evaluated readouts, each by seed."""
+    rows: dict[str, dict[int, Record]] = defaultdict(dict)
+    for record in records:
+        for name, row in record.get("readouts", {}).items():
+            rows[name][record["seed"]] = row
+    return rows
+
+
+def mean_std(values: list[float]) -> str:
+    """``mean ± standard deviation``; of one value, itself."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def within(published: float, values: list[float]) -> str:
+    """Whether a published number is within two standard deviations of ours."""
+    if len(values) == 1:
+        return "one seed"
+    return "yes" if abs(published - statistics.mean(values)) <= 2 * statistics.stdev(values) else "no"
+
+
+def _protocol(records: list[Record]) -> str:
+    machines = sorted({f"{r['machine']['device']}, {r['machine']['cores']} cores" for r in records})
+    versions = sorted({f"torch {r['machine']['torch']}, Python {r['machine']['python']}" for r in records})
+    return (
+        f"Written by `examples.reproduce` from {len(records)} cells ({'; '.join(machines)}; {'; '.join(versions)}).\n\n"
+        "Top-1 in percent of the frozen encoder without a projector: kNN by cosine, unweighted vote among the "
+        f"{HEADLINE_K} nearest of all training features (`best k` is the best of the sweep); linear probe, last epoch. "
+        "This headless protocol is not LeJEPA's. `±` is the standard deviation over seeds. Raw pixels and the "
+        "untrained encoder show what was learned. Effective rank (ER) and participation ratio (PR) are of the 256 "
+        "largest eigenvalues.\n"
+    )
+
+
+def _accuracies(name: str, records: list[Record]) -> str:
+    rows, published = by_readout(records), PUBLISHED.get(name, {})
+    head = ["features", "dim", "seeds", *MEASURES.values(), "best k", "ER", "PR"]
+    if published:
+        head += [f"{x}, {title}" for title in MEASURES.values() for x in ("paper", "within 2 sd of ours")]
+    lines = [f"## {name}\n", _row(head), _row(["---"] * len(head))]
+    order = [
+        "raw pixels",
+        "untrained encoder",
+        *(f"{m}-{r}" for m in ("SIGReg", "MLP-HJEPA", "HamJEPA") for r in READOUTS),
+    ]
+    for row in sorted(rows, key=lambda row: order.index(row.partition(" (")[0])):
+        cells = list(rows[row].values())
+        values = {m: [accuracy(c, m) for c in cells] for m in MEASURES}
+        best = [c["knn_best"]["top1"] for c in cells]
+        line = [row, str(cells[0]["dim"]), str(len(cells)), *map(mean_std, values.values()), mean_std(best)]
+        line += [f"{statistics.mean(c[key] for c in cells):.1f}" for key in ("effective_rank", "participation_ratio")]
+        if published:
+            theirs = published.get(row)
+            for measure in MEASURES:
+                line += _published(theirs, measure, values[measure]) if theirs else ["–", "–"]
+        lines.append(_row(line))
+    return "\n".join(
+        [*lines, "", *_paired(rows), "", *_structure(records), "", *_cost(records), *_failures(records), ""]
+    )
+
+
+def _published(theirs: Any, measure: str, values: list[float]) -> list[str]:
+    number, spread = getattr(theirs, measure), getattr(theirs, f"{measure}_std")
+    return [f"{number:.2f}" + (f" ± {spread:.2f}" if spread is not None else ""), within(number, values)]
+
+
+def _paired(rows: dict[str, dict[int, Record]]) -> list[str]:
+    """Differences of two methods on the same seeds."""
+    lines = []
+    for first, second in (("HamJEPA", "SIGReg"), ("HamJEPA", "MLP-HJEPA"), ("MLP-HJEPA", "SIGReg")):
+        for readout in READOUTS:
+            a, b = rows.get(f"{first}-{readout}", {}), rows.get(f"{second}-{readout}", {})
+            seeds = sorted(a.keys() & b.keys())
+            if seeds:
+                gaps = {m: [accuracy(a[s], m) - accuracy(b[s], m) for s in seeds] for m in MEASURES}
+                lines.append(_row([f"{first} − {second}, {readout}", str(len(seeds)), *map(mean_std, gaps.values())]))
+    if not lines:
+        return []
+    head = ["paired difference, points", "seeds", *MEASURES.values()]
+    return [_row(head), _row(["---"] * len(head)), *lines]
+
+
+def _structure(records: list[Record]) -> list[str]:
+    """What the trained predictors' maps keep, worst over seeds."""
+    worst: dict[str, dict[str, float]] = defaultdict(dict)
+    for record in records:
+        for name, numbers in record.get("structure", {}).items():
+            for key, value in numbers.items():
+                worst[name][key] = max(value, worst[name].get(key, -math.inf))
+    if not worst:
+        return []
+    columns = {
+        "symplecticity_defect": "‖JᵀΩJ − Ω‖", "round_trip_error_100": "100 times there and back",
+        "energy_drift_max": f"energy error within {ROLLOUT}", "area_ratio": f"area after {ROLLOUT}, relative",
+    }  # fmt: skip
+    head = ["map of the trained predictor, float64", *columns.values()]
+    lines = [_row([name, *(f"{numbers[key]:.3g}" for key in columns)]) for name, numbers in worst.items()]
+    note = "Explicit Euler is of HamJEPA's trained energy; the residual MLP has none, its error is that of ½‖z‖²."
+    return [_row(head), _row(["---"] * len(head)), *lines, "", note]
+
+
+def _ablations(name: str, base: list[Record], records: list[Record]) -> str:
+    """Each variant beside the recipe with the same seed."""
+    head = ["variant", "seed", *(f"{title}, {r}" for r in READOUTS for title in MEASURES.values()), "Δ kNN, q", "ER, q"]
+    lines = [
+        f"## {name}\n",
+        "One switch each, away from HamJEPA; Δ is the difference from it on the same seed, in points.\n",
+    ]
+    lines += [_row(head), _row(["---"] * len(head))]
+    by_seed = {r["seed"]: r["readouts"]["HamJEPA-q"] for r in base if "readouts" in r}
+    for record in [r for r in base if r["seed"] in {x["seed"] for x in records}] + records:
+        if "readouts" not in record:
+            continue
+        rows = {r: record["readouts"][f"{record['method']}-{r}"] for r in READOUTS}
+        line = [record["name"], str(record["seed"])]
+        line += [f"{accuracy(rows[r], m):.2f}" for r in READOUTS for m in MEASURES]
+        recipe = by_seed.get(record["seed"])
+        line.append(f"{accuracy(rows['q'], 'knn') - accuracy(recipe, 'knn'):+.2f}" if recipe else "–")
+        lines.append(_row([*line, f"{rows['q']['effective_rank']:.1f}"]))
+    return "\n".join([*lines, "", *_failures(records), ""])
+
+
+def _cost(records: list[Record]) -> list[str]:
+    lines = []
+    for method in METHODS.values():
+        found = [r for r in records if r["method"] == method and "train_seconds" in r]
+        if found:
+            minutes = [r["train_seconds"] / 60 for r in found]
+            lines.append(f"- {method}: {found[0]['steps']} steps, trained in {mean_std(minutes)} minutes")
+    return [*lines, ""]
+
+
+def _failures(records: list[Record]) -> list[str]:
+    return [f"- {r['name']}, seed {r['seed']}: {r['failed']}" for r in records if "failed" in r]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

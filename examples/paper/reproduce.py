@@ -1,0 +1,115 @@
+"""Run the cells of a study, each once, and write down what came out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from examples.images.datasets import ImageData, load_data
+from examples.measurement.features import baselines, evaluate
+from examples.measurement.structure import measure_structure
+from examples.paper.grid import SCALES, UNTRAINED, Cell
+from examples.paper.report import CELL
+from examples.recipe.checks import METHODS
+from examples.recipe.schema import Data, Recipe, load_recipe, to_yaml
+from examples.system.files import write_atomically
+from examples.system.machine import machine, pick_device
+from examples.training.loop import train
+from examples.training.nan_guard import NotFiniteError
+from examples.training.ranks import ranks
+from examples.training.run_folder import differing_keys
+from symplectic_jepa import __version__
+
+
+def roots(pairs: list[str]) -> dict[str, str]:
+    """``data.root`` by recipe, from ``NAME=PATH``."""
+    known = {cell.recipe for scale in SCALES.values() for cell in scale()}
+    for pair in pairs:
+        if pair.partition("=")[0] not in known or not pair.partition("=")[2]:
+            raise SystemExit(f"--root must be NAME=PATH with NAME one of {', '.join(sorted(known))}, got {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def reproduce(
+    cells: list[Cell], out: Path, overrides: Sequence[str] = (), roots: Mapping[str, str] | None = None
+) -> None:
+    """Run every cell that is not finished yet; ``roots``: ``data.root`` by recipe.
+
+    Raises:
+        SystemExit: if a recipe or its data are not there (before anything is trained), or a finished cell was made with
+            other settings.
+    """
+    recipes = []
+    for cell in cells:
+        root = [f"data.root={roots[cell.recipe]}"] if roots and cell.recipe in roots else []
+        recipes.append(load_recipe(cell.recipe, [*cell.settings(str(out / cell.id)), *root, *overrides]))
+    todo = [(c, r) for c, r in zip(cells, recipes, strict=True) if not finished(out / c.id, r)]
+    data: dict[str, ImageData] = {}
+    for _, recipe in todo:
+        if str(recipe.data) not in data:
+            data[str(recipe.data)] = load_data(recipe.data)
+    for i, (cell, recipe) in enumerate(todo, start=1):
+        print(f"{i} of {len(todo)}: {cell.id}", flush=True)
+        run_cell(cell, recipe, out / cell.id, data[str(recipe.data)])
+
+
+def finished(folder: Path, recipe: Recipe) -> bool:
+    """Whether ``folder`` holds this recipe's result."""
+    path = folder / CELL
+    if not path.is_file():
+        return False
+    if changed := differing_keys(json.loads(path.read_text())["recipe"], to_yaml(recipe)):
+        raise SystemExit(
+            f"{path} was made with other settings; these differ: {', '.join(changed)}; choose another --out"
+        )
+    return True
+
+
+def run_cell(cell: Cell, recipe: Recipe, folder: Path, data: ImageData) -> None:
+    """Train (or go on), evaluate, and write the cell's file; a training that met NaN is a result too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    result: dict[str, Any] = {}
+    if cell.name == UNTRAINED:
+        result["readouts"] = baselines(recipe, data)
+    else:
+        try:
+            with ranks(recipe.train.device) as mine:
+                train(recipe, data, mine)
+        except NotFiniteError as error:
+            result["failed"] = str(error)
+        else:
+            began = time.perf_counter()
+            result |= evaluate(folder, data)
+            result["structure"] = measure_structure(folder, data)
+    record = {
+        "table": cell.table,
+        "name": cell.name,
+        "seed": cell.seed,
+        "method": METHODS[recipe.method],
+        "version": __version__,
+        "commit": commit(),
+        "machine": machine(pick_device(recipe.train.device)),
+        "evaluation_seconds": time.perf_counter() - began,
+        **result,
+        "recipe": to_yaml(portable(recipe, cell)),
+    }
+    write_atomically(folder / CELL, json.dumps(record, indent=2) + "\n")
+
+
+def portable(recipe: Recipe, cell: Cell) -> Recipe:
+    """The recipe without the paths of one machine."""
+    data = replace(recipe.data, root=Data.root, cache=Data.cache)
+    return replace(recipe, data=data, train=replace(recipe.train, out=cell.id))
+
+
+def commit() -> str | None:
+    """Of the code that runs; None outside of a repository."""
+    command = ["git", "rev-parse", "HEAD"]
+    git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return git.stdout.strip() or None

@@ -1,0 +1,1 @@
+"""Recipes: the schema, its checks, the files."""

@@ -1,0 +1,123 @@
+"""A run's folder: recipe, checkpoint, logs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from examples.recipe.schema import Recipe, to_yaml
+from examples.system.files import load_checkpoint, save_atomically, truncate_log, write_atomically
+from examples.training.ranks import Ranks
+
+# Keys that do not change what is learned (the number of ranks is not in a recipe at all).
+FREE = (
+    "train.resume", "train.out", "train.device", "train.log_every", "train.checkpoint_every", "train.compile",
+    "train.cuda_graph", "data.root", "data.cache", "data.cache_gib", "data.workers",
+)  # fmt: skip
+
+CURVES = "curves.jsonl"  # evaluations during the training
+
+
+def open_run(
+    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks
+) -> tuple[Path, int, float]:
+    """Make the run's folder, or restore its checkpoint; return the folder, the first step to do, seconds spent so far.
+
+    Raises:
+        SystemExit: if a run is there and ``train.resume`` is not set, or it was made by another recipe.
+    """
+    out = Path(recipe.train.out)
+    path = out / "checkpoint.pt"
+    step, seconds = 0, 0.0
+    if path.is_file():
+        if not recipe.train.resume:
+            raise SystemExit(
+                f"{out} already holds a run: continue it with train.resume=true, or choose another folder with "
+                "train.out="
+            )
+        state = load_checkpoint(path, ranks.device)
+        if changed := differing_keys(state["recipe"], to_yaml(recipe)):
+            raise SystemExit(f"{path} was made by another recipe; these keys differ: {', '.join(changed)}")
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, seconds = state["step"], state["seconds"]
+    elif ranks.main:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "recipe.yaml", to_yaml(recipe))
+    if ranks.main:
+        truncate_log(out / "metrics.jsonl", step)
+        truncate_log(out / CURVES, step + 1)  # its lines are of a state after so many steps
+    return out, step, seconds
+
+
+def save_run(
+    out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, seconds: float
+) -> None:
+    """Write the checkpoint: tensors and primitives only."""
+    state = {
+        "step": step,
+        "seconds": seconds,
+        "recipe": to_yaml(recipe),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    save_atomically(out / "checkpoint.pt", state)
+
+
+def differing_keys(old: str, new: str) -> list[str]:
+    """Dotted keys whose values differ and matter for the training; a key newer than a recipe has its default."""
+    defaults = _flatten(OmegaConf.to_container(OmegaConf.structured(Recipe)))
+    a, b = ({**defaults, **_flatten(OmegaConf.to_container(OmegaConf.create(text)))} for text in (old, new))
+    differing = {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
+    return sorted(key for key in differing if key not in FREE and not key.startswith("evaluation."))
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {key: value for k, branch in tree.items() for key, value in _flatten(branch, f"{prefix}{k}.").items()}
+
+
+class Log:
+    """Progress bar, JSON lines and TensorBoard of rank 0; silent on the others."""
+
+    def __init__(self, out: Path, ranks: Ranks, *, total: int, step: int) -> None:
+        self.out = out
+        self.bar = tqdm(total=total, initial=step, desc=out.name, unit="step", disable=not ranks.main)
+        self.lines = (out / "metrics.jsonl").open("a") if ranks.main else None
+        self.tensorboard = SummaryWriter(out / "tensorboard", purge_step=step) if ranks.main else None
+
+    def write(self, step: int, epoch: float, values: dict[str, float], *, images_per_second: float) -> None:
+        if self.lines is None or self.tensorboard is None:
+            return
+        self.lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), **values}) + "\n")
+        self.lines.flush()
+        for key, value in values.items():
+            self.tensorboard.add_scalar(key, value, step)
+        self.bar.set_postfix(loss=f"{values['loss']:.4f}", images=f"{images_per_second:.0f}/s")
+
+    def write_curves(self, step: int, epoch: float, rows: dict[str, dict[str, float]]) -> None:
+        """One line of an evaluation after ``step`` steps: numbers by readout."""
+        if self.tensorboard is None:
+            return
+        with (self.out / CURVES).open("a") as lines:
+            lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), "readouts": rows}) + "\n")
+        for readout, values in rows.items():
+            for key, value in values.items():
+                self.tensorboard.add_scalar(f"{readout}/{key}", value, step)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+        if self.lines is not None and self.tensorboard is not None:
+            self.lines.close()
+            self.tensorboard.close()

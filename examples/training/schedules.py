@@ -1,0 +1,46 @@
+"""Learning rates and warm-ups as functions of the step, so that a resumed run needs no scheduler state."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+import symplectic_jepa as sj
+from examples.recipe.schema import Recipe
+
+
+class Schedules:
+    """Those of one recipe; ``apply`` sets them."""
+
+    def __init__(self, recipe: Recipe, steps_per_epoch: int) -> None:
+        self.recipe = recipe
+        self.steps_per_epoch = steps_per_epoch
+        self.total = recipe.train.epochs * steps_per_epoch
+
+    def lr_factor(self, step: int) -> float:
+        """Linear warm-up, then a cosine, stepped every iteration; ``step`` counts from 0."""
+        o = self.recipe.optim
+        warmup = min(o.warmup_epochs * self.steps_per_epoch, self.total)
+        if step < warmup:
+            return o.warmup_factor + (1 - o.warmup_factor) * step / warmup
+        progress = (step - warmup) / max(1, self.total - 1 - warmup)
+        return o.final_factor + (1 - o.final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def apply(
+        self, step: int, optimizer: torch.optim.Optimizer, objective: sj.HamJEPAObjective | sj.LeJEPAObjective
+    ) -> None:
+        for group in optimizer.param_groups:
+            group["lr"].fill_(group["base_lr"] * self.lr_factor(step))
+        if step % self.steps_per_epoch:
+            return
+        epoch = step // self.steps_per_epoch + 1
+        objective.set_regularizer_scale(_ramp(epoch, self.recipe.optim.regularizer_warmup_epochs))
+        hamiltonian = getattr(getattr(objective, "predictor", None), "hamiltonian", None)
+        if isinstance(hamiltonian, (sj.SeparableHamiltonian, sj.GeneralHamiltonian)):
+            p = self.recipe.predictor
+            hamiltonian.set_residual_scale(p.residual_scale * _ramp(epoch, p.residual_warmup_epochs))
+
+
+def _ramp(epoch: int, epochs: int) -> float:
+    return min(1.0, epoch / epochs) if epochs else 1.0

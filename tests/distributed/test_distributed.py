@@ -1,0 +1,104 @@
+"""Loss and every gradient on 2, 3 and 4 real processes equal one process on the concatenated batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from symplectic_jepa import EnergyBudget
+from symplectic_jepa.distributed import global_sums, world_size
+from tests.distributed.ddp_cases import CASES, run
+from tests.helpers.paths import ROOT
+
+HERE = Path(__file__).parent
+WORLDS = (2, 3, 4)
+
+
+def launch(script, world, folder):
+    """Run a script on ``world`` gloo processes; return what each rank saved."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+    outputs = [folder / f"{world}-{rank}.pt" for rank in range(world)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(HERE / script), str(folder / f"store{world}"), str(world), str(rank), str(out)],
+            cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True,
+        )
+        for rank, out in enumerate(outputs)
+    ]  # fmt: skip
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(errors)[-4000:]
+    return [torch.load(out, weights_only=True) for out in outputs]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Every rank's results: one launch per number of ranks serves all tests."""
+    folder = tmp_path_factory.mktemp("ddp")
+    return {world: launch("ddp_cases.py", world, folder) for world in WORLDS}
+
+
+def relative_error(a, b):
+    return ((a - b).norm() / b.norm().clamp_min(1e-30)).item()
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["float64", "float32"]
+)
+@pytest.mark.parametrize("name", CASES)
+def test_loss_and_gradients_equal_one_process_on_the_whole_batch(results, name, dtype, bound, world):
+    expected = run(name, dtype, rank=0, world=1)
+    # A bias that the loss does not see has a gradient of mere rounding: it is measured against the largest gradient.
+    scale = max(v.norm() for k, v in expected.items() if k != "loss")
+    for rank in results[world]:
+        got = rank[name, str(dtype)]
+        assert got.keys() == expected.keys()
+        assert relative_error(got["loss"], expected["loss"]) <= bound
+        for key, value in expected.items():
+            if key != "loss":
+                error = (got[key] - value).norm() / max(value.norm(), 0.1 * scale)
+                assert error <= bound, key
+
+
+def test_a_compiled_objective_is_exact_too(results):
+    expected = run("hamjepa_q", torch.float64, rank=0, world=1)
+    for rank in results[2]:
+        for key, value in rank["compiled", "hamjepa_q"].items():
+            assert relative_error(value, expected[key]) <= 1e-10, key
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_comparison_catches_a_sum_that_autograd_does_not_see(results, world):
+    expected = run("mean_penalty", torch.float64, rank=0, world=1)
+    got = results[world][0]["unseen", "torch.float64"]
+    key = "encoder.2.bias"
+    assert relative_error(got["loss"], expected["loss"]) < 1e-10  # the loss looks right …
+    assert (expected[key].norm() / got[key].norm()).item() == pytest.approx(world, rel=1e-6)  # … the gradient is not
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_whole_objective_needs_one_collective_each_way(results, world):
+    assert [rank["collectives", "hamjepa_q"]["calls"].item() for rank in results[world]] == [2] * world
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_an_objective_of_the_local_batch_needs_none(results, world):
+    assert [rank["collectives", "local"]["calls"].item() for rank in results[world]] == [0] * world
+
+
+def test_an_encoder_sharded_by_fsdp2_has_the_same_gradients(tmp_path):
+    expected = run("hamjepa_q", torch.float64, rank=0, world=1)
+    for got in launch("fsdp_case.py", 2, tmp_path):
+        assert got["share"] < 0.8  # it is sharded
+        for key, value in expected.items():
+            assert relative_error(got[key], value) < 1e-10, key
+
+
+def test_without_a_process_group_nothing_is_reduced():
+    assert world_size() == 1
+    x = [torch.ones(3), torch.zeros(())]
+    assert all(a is b for a, b in zip(global_sums(x), x, strict=True))
+    assert EnergyBudget(sync=False)(torch.ones(4, 2)) == 0

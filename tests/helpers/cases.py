@@ -1,0 +1,50 @@
+"""One of every module, small: to compile, to save, to count."""
+
+from torch import nn
+
+import symplectic_jepa as sj
+
+D = 8  # of q and of p
+
+REGULARIZERS = {
+    "EnergyBudget": sj.EnergyBudget,
+    "VarianceFloor": sj.VarianceFloor,
+    "MeanPenalty": sj.MeanPenalty,
+    "ProjectedLogDetFloor": lambda: sj.ProjectedLogDetFloor(1.0, proj_dim=6, refresh_every=2),
+    "ParticipationRatioFloor": lambda: sj.ParticipationRatioFloor(0.9, proj_dim=6),
+    "ParticipationRatioFloor, full": lambda: sj.ParticipationRatioFloor(0.9, proj_dim=None),
+    "TopEigenvalueCeiling": lambda: sj.TopEigenvalueCeiling(0.1, proj_dim=6),
+    "SpectralFloors": lambda: sj.SpectralFloors(log_det=1.0, participation=0.9, top_share=0.1, refresh_every=2),
+    "SIGReg": lambda: sj.SIGReg(slices=16, knots=5),
+    "HamSIGReg, Laplacian": lambda: sj.HamSIGReg(sj.LaplacianGeometry((2, 2)), slices=16, knots=5),
+    "HamSIGReg, radial": lambda: sj.HamSIGReg(sj.RadialGeometry((2, 2)), slices=16, knots=5),
+    "MMD": sj.MMD,
+    "SlicedMMD": lambda: sj.SlicedMMD(slices=4),
+    "VICReg": sj.VICReg,
+    "BarlowTwins": sj.BarlowTwins,
+    "CodingRate": sj.CodingRate,
+}
+MAPS = {
+    "leapfrog": lambda: sj.HamiltonianPredictor(sj.SeparableHamiltonian(D, hidden_dim=8)),
+    "learned mass": lambda: sj.HamiltonianPredictor(sj.SeparableHamiltonian(D, hidden_dim=8, learn_mass=True)),
+    "learned step": lambda: sj.HamiltonianPredictor(sj.SeparableHamiltonian(D, hidden_dim=8), learn_dt=True),
+    "symplectic_euler": lambda: sj.HamiltonianPredictor(
+        sj.SeparableHamiltonian(D, hidden_dim=8), integrator=sj.symplectic_euler
+    ),
+    "yoshida6": lambda: sj.HamiltonianPredictor(sj.QuadraticHamiltonian(D), integrator=sj.yoshida6),
+    "implicit_midpoint": lambda: sj.HamiltonianPredictor(
+        sj.GeneralHamiltonian(D, hidden_dim=8), integrator=sj.implicit_midpoint
+    ),
+    "user potential": lambda: sj.HamiltonianPredictor(
+        sj.PotentialHamiltonian(nn.Sequential(nn.Linear(D, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(-2)))
+    ),
+    "ResidualMLPPredictor": lambda: sj.ResidualMLPPredictor(D, hidden_dim=8),
+}
+OBJECTIVES = {
+    "HamJEPA": lambda: sj.hamjepa_cifar100(MAPS["leapfrog"]()),
+    "HamJEPA, ImageNet": lambda: sj.hamjepa_imagenet100(MAPS["leapfrog"]()),
+    "HamJEPA, energy": lambda: sj.HamJEPAObjective(MAPS["leapfrog"](), energy_weight=0.1),
+    "MLP-HJEPA": lambda: sj.hamjepa_cifar100(MAPS["ResidualMLPPredictor"]()),
+    "LeJEPA": sj.sigreg_cifar100,
+}
+CASES = {**REGULARIZERS, **MAPS, **OBJECTIVES}

@@ -1,0 +1,53 @@
+"""What README shows is what happens."""
+
+import re
+
+import pytest
+
+from tests.helpers.paths import ROOT
+
+PAGES = [
+    "README.md",
+    "examples/README.md",
+    "CONTRIBUTING.md",
+    *(str(p.relative_to(ROOT)) for p in [*ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")]),
+]
+SNIPPETS = [
+    pytest.param(code, id=f"{page}-{i}")
+    for page in PAGES
+    if page != "docs/integrations.md"  # test_integrations.py runs those, and looks at what they leave behind
+    for i, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_snippet_runs_as_printed(code, capsys):
+    exec(compile(code, "snippet", "exec"), {})
+    printed = capsys.readouterr().out
+    assert bool(printed) == ("print(" in code)
+    assert "False" not in printed
+
+
+def test_the_first_snippet_has_at_most_a_dozen_lines_of_code():
+    assert len([line for line in SNIPPETS[0].values[0].splitlines() if line.strip()]) <= 12
+
+
+# The site's own pages may link to what is made when it is built; its strict build checks them.
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("docs/")])
+def test_links_lead_to_files(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_name_modules_that_exist(page):
+    for module in re.findall(r"python -m (examples|benchmarks)\.(\w+)", (ROOT / page).read_text()):
+        assert ROOT.joinpath(*module).with_suffix(".py").is_file(), module
+
+
+def test_make_targets_of_the_readme_exist():
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
+        assert target in targets
