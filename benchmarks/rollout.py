@@ -83,7 +83,7 @@ def _accuracy(hamiltonian: sj.SeparableHamiltonian, q: Tensor, p: Tensor, steps:
     phi = sj.HamiltonianPredictor(hamiltonian, steps=steps)
     z = torch.cat((q, p), -1).detach()
     errors = {
-        str(dtype).removeprefix("torch."): sj.reversibility_error(
+        str(dtype).removeprefix("torch."): sj.evaluation.reversibility_error(
             phi, lambda z: phi(z, direction=-1), z.to(dtype)
         ).max().item()
         for dtype in (torch.float64, torch.float32)

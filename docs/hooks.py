@@ -16,8 +16,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 import symplectic_jepa
-import symplectic_jepa.theory
 from docs.drawing import STYLE
+from symplectic_jepa import pretrained
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -47,12 +47,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def rooms() -> dict[str, list[str]]:
-    """Public names, as they are imported, by the room of the house that they live in."""
+    """Public names, each as it is imported, by the room of the house that it lives in."""
     found: dict[str, list[str]] = defaultdict(list)
-    for prefix, module in (("symplectic_jepa", symplectic_jepa), ("symplectic_jepa.theory", symplectic_jepa.theory)):
+    seen: set[int] = set()
+    spaces = [x for name in symplectic_jepa.__all__ if inspect.ismodule(x := getattr(symplectic_jepa, name))]
+    for module in (symplectic_jepa, *spaces, pretrained):
         for name, value in vars(module).items():
-            if not name.startswith("_") and not inspect.ismodule(value):
-                found[room_of(value)].append(f"{prefix}.{name}")
+            ours = getattr(value, "__module__", "symplectic_jepa").startswith("symplectic_jepa")
+            if name.startswith("_") or inspect.ismodule(value) or not ours or id(value) in seen:
+                continue
+            seen.add(id(value))
+            found[room_of(value)].append(f"{module.__name__}.{name}")
     return found
 
 

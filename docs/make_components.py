@@ -25,7 +25,7 @@ REGULARIZERS: dict[str, nn.Module] = {
     "TopEigenvalueCeiling": sj.TopEigenvalueCeiling(),
     "SpectralFloors": sj.SpectralFloors(log_det=-1.5, participation=0.12, top_share=0.35),
     "SIGReg": sj.SIGReg(),
-    "HamSIGReg": sj.HamSIGReg(sj.LaplacianGeometry((8, 8))),
+    "HamSIGReg": sj.HamSIGReg(sj.geometries.LaplacianGeometry((8, 8))),
     "MMD": sj.MMD(),
     "SlicedMMD": sj.SlicedMMD(),
     "VICReg": sj.VICReg(),
@@ -79,7 +79,7 @@ def page() -> str:
         INTRODUCTION,
         *(_regularizer_row(name, module) for name, module in REGULARIZERS.items()),
         INTEGRATORS,
-        *(_splitting_row(splitting) for splitting in sj.SPLITTINGS.values()),
+        *(_splitting_row(splitting) for splitting in sj.integrators.SPLITTINGS.values()),
         f"| `implicit_midpoint` | z′ = z + h Ω∇H((z + z′)/2), any Hamiltonian | {midpoint.order} | yes | "
         f"{_count_midpoint()}S gradients of H | {cost} | yes |",
     ]
@@ -89,7 +89,7 @@ def page() -> str:
 def _regularizer_row(name: str, module: nn.Module) -> str:
     torch.manual_seed(0)
     x = torch.randn((2, N, D) if name == "BarlowTwins" else (N, D), requires_grad=True)
-    exact = "yes" if isinstance(module, sj.BatchRegularizer) else "no"
+    exact = "yes" if isinstance(module, sj.regularizers.BatchRegularizer) else "no"
     return f"| `{name}` | {_equation(type(module))} | {_cost(lambda: module(x), [x])} | {exact} |"
 
 
@@ -120,7 +120,7 @@ def _equation(cls: type) -> str:
     return "`" + " ".join(formula.split()).replace("|", r"\|") + "`"
 
 
-def _splitting_row(splitting: sj.Splitting) -> str:
+def _splitting_row(splitting: sj.integrators.Splitting) -> str:
     one, two = splitting.force_evaluations(1), splitting.force_evaluations(2)
     per_step, once = two - one, 2 * one - two
     evaluations = ("" if per_step == 1 else str(per_step)) + "S" + (f" + {once}" if once else "")
@@ -131,7 +131,7 @@ def _splitting_row(splitting: sj.Splitting) -> str:
     return f"| `{splitting.name}` | {equation} | {splitting.order} | {symmetric} | {evaluations} | {cost} | yes |"
 
 
-def _integrator_cost(integrator: sj.Integrator, hamiltonian: sj.Hamiltonian) -> str:
+def _integrator_cost(integrator: sj.integrators.Integrator, hamiltonian: sj.hamiltonians.Hamiltonian) -> str:
     """Of two steps."""
     torch.manual_seed(0)
     q, p = torch.randn(N, D, requires_grad=True), torch.randn(N, D, requires_grad=True)
@@ -144,7 +144,7 @@ def _integrator_cost(integrator: sj.Integrator, hamiltonian: sj.Hamiltonian) -> 
 
 
 def _count_midpoint() -> int:
-    class Counting(sj.Hamiltonian):
+    class Counting(sj.hamiltonians.Hamiltonian):
         calls = 0
 
         def forward(self, q: Tensor, p: Tensor) -> Tensor:

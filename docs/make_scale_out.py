@@ -59,7 +59,7 @@ def page() -> str:
     """The page as markdown."""
     encoder = sj.PhaseSpaceTokenEncoder.resnet18(stem="cifar")
     hamjepa = sj.hamjepa_cifar100(sj.HamiltonianPredictor(sj.SeparableHamiltonian(D)))
-    full_sigreg = sj.LeJEPAObjective(sj.sigreg_penalty(slices=1024, knots=17))
+    full_sigreg = sj.LeJEPAObjective(sj.sigreg_penalties(slices=1024, knots=17))
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     # Forward gathers mean, inverse deviation and a count of every rank; backward sums two vectors per layer.
     norm_numbers = sum(4 * m.num_features + 1 for m in norms)
@@ -68,7 +68,7 @@ def page() -> str:
         collectives=_objectives(
             {
                 "HamJEPA (CIFAR-100 preset)": (hamjepa, _bytes(encoder) + _bytes(hamjepa)),
-                "SIGReg, M = 64, T = 9 (the paper's)": (sj.sigreg_cifar100(), _bytes(encoder)),
+                "SIGReg, M = 64, T = 9 (the paper's)": (sj.sigreg_baseline(), _bytes(encoder)),
                 "SIGReg, M = 1024, T = 17": (full_sigreg, _bytes(encoder)),
             }
         ),

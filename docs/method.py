@@ -196,12 +196,12 @@ def collapse_figure() -> Figure:
     for name, settings, colour in (("with floors", (), RED), ("without", ("regularizer=none",), BLUE)):
         model, states = trained(*settings)[2], two_views(*settings)[2]
         q, _ = sj.split_state(states[0])
-        spectra.semilogy(sj.spectrum(q).eigenvalues.clamp_min(1e-12), color=colour, label=name)
+        spectra.semilogy(sj.evaluation.spectrum(q).eigenvalues.clamp_min(1e-12), color=colour, label=name)
         loss = model.objective.prediction_loss(states[0], states[1])
         predictor = model.objective.predictor.double()
-        defect = sj.symplecticity_defect(predictor, states[0, :1].double()).max()
+        defect = sj.evaluation.symplecticity_defect(predictor, states[0, :1].double()).max()
         predictor.float()
-        rank = sj.effective_rank(sj.spectrum(q).eigenvalues)
+        rank = sj.evaluation.effective_rank(sj.evaluation.spectrum(q).eigenvalues)
         rows.append([name, f"{loss:.3f}", f"{q.std(0).mean():.3f}", f"{rank:.1f}", f"{defect:.0e}"])
     spectra.set(xlabel="index", ylabel="eigenvalue", title="spectrum of the covariance of q", ylim=(1e-6, None))
     spectra.legend()
@@ -254,7 +254,7 @@ def floors_figure() -> Figure:
     values = torch.tensor([[penalty(x).item() for x in found.values()] for penalty in penalties.values()])
     figure, axes = plt.subplots(2, 1, figsize=(7.6, 4.4), height_ratios=(1, 2.6))
     for i, x in enumerate(found.values()):
-        spectrum = sj.spectrum(x).eigenvalues.clamp_min(1e-4)
+        spectrum = sj.evaluation.spectrum(x).eigenvalues.clamp_min(1e-4)
         place = i + torch.linspace(-0.4, 0.4, len(spectrum))
         axes[0].fill_between(place, 1e-4, spectrum, color=GREY, alpha=0.6, linewidth=0)
     axes[0].set(yscale="log", ylabel="eigenvalues", xticks=[], xlim=(-0.5, len(found) - 0.5))

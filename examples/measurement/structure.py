@@ -21,6 +21,8 @@ from examples.model.build import build_model, explicit_euler
 from examples.recipe.schema import load_recipe
 from examples.system.files import load_checkpoint, save_atomically
 from symplectic_jepa.evaluation import reversibility_error, symplecticity_defect
+from symplectic_jepa.hamiltonians import Hamiltonian
+from symplectic_jepa.predictors import Predictor
 
 FILE = "structure.pt"
 ROLLOUT = 400  # applications of the predictor
@@ -48,10 +50,10 @@ def measure_structure(run: Path, data: ImageData) -> dict[str, dict[str, float]]
     return {name: numbers for name, (numbers, _) in results.items()}
 
 
-def compared(predictor: sj.Predictor, name: str) -> dict[str, tuple[Map, Map, sj.Hamiltonian | None]]:
+def compared(predictor: Predictor, name: str) -> dict[str, tuple[Map, Map, Hamiltonian | None]]:
     """The map of a predictor, its reverse and its energy; explicit Euler's too for one that has an energy."""
 
-    def maps(phi: sj.Predictor, hamiltonian: sj.Hamiltonian | None) -> tuple[Map, Map, sj.Hamiltonian | None]:
+    def maps(phi: Predictor, hamiltonian: Hamiltonian | None) -> tuple[Map, Map, Hamiltonian | None]:
         return phi, lambda z: phi(z, direction=-1), hamiltonian
 
     if not isinstance(predictor, sj.HamiltonianPredictor):
@@ -61,7 +63,7 @@ def compared(predictor: sj.Predictor, name: str) -> dict[str, tuple[Map, Map, sj
     return {name.replace("_", " "): maps(predictor, h), "explicit euler": maps(euler, h)}
 
 
-def roll(maps: tuple[Map, Map, sj.Hamiltonian | None], z: Tensor) -> tuple[dict[str, float], dict[str, Tensor]]:
+def roll(maps: tuple[Map, Map, Hamiltonian | None], z: Tensor) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Numbers and arrays of one map from states ``(N, 2d)``."""
     forward, backward, hamiltonian = maps
     energy = hamiltonian if hamiltonian is not None else lambda q, p: 0.5 * (q.square() + p.square()).sum(-1)

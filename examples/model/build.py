@@ -60,14 +60,14 @@ def build_objective(recipe: Recipe, dim: int) -> sj.HamJEPAObjective | sj.LeJEPA
     )  # fmt: skip
 
 
-def build_predictor(recipe: Recipe, dim: int) -> sj.Predictor:
+def build_predictor(recipe: Recipe, dim: int) -> sj.predictors.Predictor:
     """The map on states ``(..., 2 · dim)``."""
     p = recipe.predictor
     if recipe.method == "mlp_hjepa":
         return sj.ResidualMLPPredictor(
             dim, hidden_dim=p.hidden_dim, depth=p.depth, dt=p.dt, steps=p.steps, learn_dt=p.learn_dt
         )
-    hamiltonian: sj.Hamiltonian
+    hamiltonian: sj.hamiltonians.Hamiltonian
     if p.hamiltonian == "separable":
         hamiltonian = sj.SeparableHamiltonian(
             dim, hidden_dim=p.hidden_dim, depth=p.depth, activation=p.activation,
@@ -79,8 +79,8 @@ def build_predictor(recipe: Recipe, dim: int) -> sj.Predictor:
         )
     else:
         hamiltonian = sj.QuadraticHamiltonian(dim)
-    integrators: dict[str, sj.Integrator] = {
-        **sj.SPLITTINGS,
+    integrators: dict[str, sj.integrators.Integrator] = {
+        **sj.integrators.SPLITTINGS,
         "implicit_midpoint": sj.implicit_midpoint,
         "explicit_euler": explicit_euler,
     }
@@ -89,7 +89,7 @@ def build_predictor(recipe: Recipe, dim: int) -> sj.Predictor:
 
 
 def explicit_euler(
-    hamiltonian: sj.AbstractSeparable, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int
+    hamiltonian: sj.hamiltonians.AbstractSeparable, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
     """``q ← q + h v(p), p ← p + h F(q)``, both of the old state: what not to use. It is not symplectic."""
     for _ in range(steps):
@@ -114,12 +114,12 @@ class JEPA(nn.Module):
         self.objective = objective
         self.bf16 = bf16
 
-    def forward(self, images: Tensor) -> sj.ObjectiveOutput:
+    def forward(self, images: Tensor) -> sj.objectives.ObjectiveOutput:
         """Loss and terms of views ``(V, B, 3, H, W)``, encoded in one forward pass over the stacked batch."""
         stacked = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             embeddings = self.projector(self.encoder(stacked))
-        output: sj.ObjectiveOutput = self.objective(embeddings.unflatten(0, images.shape[:2]))
+        output: sj.objectives.ObjectiveOutput = self.objective(embeddings.unflatten(0, images.shape[:2]))
         return output
 
 

@@ -15,13 +15,13 @@ def build_penalties(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
     if recipe.regularizer == "sigreg" or (recipe.regularizer == "default" and recipe.method == "sigreg"):
         s = recipe.sigreg
         weight = s.weight if recipe.regularizer_weight is None else recipe.regularizer_weight
-        return sj.sigreg_penalty(
+        return sj.sigreg_penalties(
             weight=weight, slices=s.slices, knots=s.knots, t_max=s.t_max, views=s.views, seed=recipe.train.seed
         )
     if recipe.regularizer != "default":
         return _other(recipe, dim)
     h = recipe.hamjepa
-    return sj.phase_space_penalties(
+    return sj.hamjepa_penalties(
         q=h.q, p=h.p, budget=h.budget, variance=h.variance, spectrum=h.spectrum, mean=h.mean, seed=recipe.train.seed
     )
 
@@ -30,7 +30,7 @@ def _other(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
     """Regularizers of other systems; their weights are relative to a prediction loss of weight 1."""
     name, seed, s = recipe.regularizer, recipe.train.seed, recipe.sigreg
 
-    def penalty(regularizer: sj.BatchRegularizer, weight: float) -> dict[str, sj.Penalty]:
+    def penalty(regularizer: sj.regularizers.BatchRegularizer, weight: float) -> dict[str, sj.Penalty]:
         chosen = weight if recipe.regularizer_weight is None else recipe.regularizer_weight
         return {name: sj.Penalty(regularizer, weight=chosen, views="separate")}
 
@@ -51,6 +51,6 @@ def _other(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
         weight = s.weight * math.sqrt(2 * math.pi) * recipe.data.batch_size
         return penalty(sj.SlicedMMD(slices=s.slices, seed=seed), weight)
     grid = math.isqrt(dim // recipe.encoder.token_channels)
-    geometry = sj.RadialGeometry((grid, grid)) if name == "ham_sigreg_radial" else sj.LaplacianGeometry((grid, grid))
-    regularizer = sj.HamSIGReg(geometry, slices=s.slices, knots=s.knots, t_max=s.t_max, seed=seed)
+    kind = sj.geometries.RadialGeometry if name == "ham_sigreg_radial" else sj.geometries.LaplacianGeometry
+    regularizer = sj.HamSIGReg(kind((grid, grid)), slices=s.slices, knots=s.knots, t_max=s.t_max, seed=seed)
     return penalty(regularizer, s.weight)

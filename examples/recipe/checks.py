@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from symplectic_jepa import SPLITTINGS
+from symplectic_jepa.integrators import SPLITTINGS
 
 if TYPE_CHECKING:
     from examples.recipe.schema import Recipe

@@ -1,77 +1,117 @@
 """Composable PyTorch components for joint-embedding predictive architectures with symplectic prediction."""
 
-from symplectic_jepa._version import __version__ as __version__
-from symplectic_jepa.authors import load_authors_checkpoint as load_authors_checkpoint
-from symplectic_jepa.encoders import PhaseSpaceTokenEncoder as PhaseSpaceTokenEncoder
-from symplectic_jepa.evaluation import KNNAccuracy as KNNAccuracy
-from symplectic_jepa.evaluation import ProbeResult as ProbeResult
-from symplectic_jepa.evaluation import Spectrum as Spectrum
-from symplectic_jepa.evaluation import alignment as alignment
-from symplectic_jepa.evaluation import effective_rank as effective_rank
-from symplectic_jepa.evaluation import energy_drift as energy_drift
-from symplectic_jepa.evaluation import feature_norms as feature_norms
-from symplectic_jepa.evaluation import knn_sweep as knn_sweep
-from symplectic_jepa.evaluation import linear_probe as linear_probe
-from symplectic_jepa.evaluation import pair_cosines as pair_cosines
-from symplectic_jepa.evaluation import reversibility_error as reversibility_error
-from symplectic_jepa.evaluation import spectrum as spectrum
-from symplectic_jepa.evaluation import symplecticity_defect as symplecticity_defect
-from symplectic_jepa.evaluation import uniformity as uniformity
-from symplectic_jepa.hamiltonians import AbstractSeparable as AbstractSeparable
-from symplectic_jepa.hamiltonians import ControlledHamiltonian as ControlledHamiltonian
-from symplectic_jepa.hamiltonians import GeneralHamiltonian as GeneralHamiltonian
-from symplectic_jepa.hamiltonians import Hamiltonian as Hamiltonian
-from symplectic_jepa.hamiltonians import PotentialHamiltonian as PotentialHamiltonian
-from symplectic_jepa.hamiltonians import QuadraticHamiltonian as QuadraticHamiltonian
-from symplectic_jepa.hamiltonians import SeparableHamiltonian as SeparableHamiltonian
-from symplectic_jepa.integrators import SPLITTINGS as SPLITTINGS
-from symplectic_jepa.integrators import ImplicitMidpoint as ImplicitMidpoint
-from symplectic_jepa.integrators import Integrator as Integrator
-from symplectic_jepa.integrators import Splitting as Splitting
-from symplectic_jepa.integrators import implicit_midpoint as implicit_midpoint
-from symplectic_jepa.integrators import leapfrog as leapfrog
-from symplectic_jepa.integrators import position_verlet as position_verlet
-from symplectic_jepa.integrators import ruth3 as ruth3
-from symplectic_jepa.integrators import symplectic_euler as symplectic_euler
-from symplectic_jepa.integrators import yoshida4 as yoshida4
-from symplectic_jepa.integrators import yoshida6 as yoshida6
-from symplectic_jepa.objectives import Floors as Floors
-from symplectic_jepa.objectives import HamJEPAObjective as HamJEPAObjective
-from symplectic_jepa.objectives import LeJEPAObjective as LeJEPAObjective
-from symplectic_jepa.objectives import ObjectiveOutput as ObjectiveOutput
-from symplectic_jepa.objectives import Penalty as Penalty
-from symplectic_jepa.objectives import hamjepa_cifar100 as hamjepa_cifar100
-from symplectic_jepa.objectives import hamjepa_imagenet100 as hamjepa_imagenet100
-from symplectic_jepa.objectives import phase_space_penalties as phase_space_penalties
-from symplectic_jepa.objectives import sigreg_cifar100 as sigreg_cifar100
-from symplectic_jepa.objectives import sigreg_imagenet100 as sigreg_imagenet100
-from symplectic_jepa.objectives import sigreg_penalty as sigreg_penalty
-from symplectic_jepa.predictors import HamiltonianPredictor as HamiltonianPredictor
-from symplectic_jepa.predictors import Predictor as Predictor
-from symplectic_jepa.predictors import ResidualMLPPredictor as ResidualMLPPredictor
-from symplectic_jepa.pretrained import Pretrained as Pretrained
-from symplectic_jepa.regularizers import MMD as MMD
-from symplectic_jepa.regularizers import BarlowTwins as BarlowTwins
-from symplectic_jepa.regularizers import BatchRegularizer as BatchRegularizer
-from symplectic_jepa.regularizers import CodingRate as CodingRate
-from symplectic_jepa.regularizers import DiagonalGeometry as DiagonalGeometry
-from symplectic_jepa.regularizers import EnergyBudget as EnergyBudget
-from symplectic_jepa.regularizers import Geometry as Geometry
-from symplectic_jepa.regularizers import HamSIGReg as HamSIGReg
-from symplectic_jepa.regularizers import IdentityGeometry as IdentityGeometry
-from symplectic_jepa.regularizers import LaplacianGeometry as LaplacianGeometry
-from symplectic_jepa.regularizers import MeanPenalty as MeanPenalty
-from symplectic_jepa.regularizers import ParticipationRatioFloor as ParticipationRatioFloor
-from symplectic_jepa.regularizers import ProjectedLogDetFloor as ProjectedLogDetFloor
-from symplectic_jepa.regularizers import RadialGeometry as RadialGeometry
-from symplectic_jepa.regularizers import Reduction as Reduction
-from symplectic_jepa.regularizers import SIGReg as SIGReg
-from symplectic_jepa.regularizers import SlicedMMD as SlicedMMD
-from symplectic_jepa.regularizers import SpectralFloors as SpectralFloors
-from symplectic_jepa.regularizers import TopEigenvalueCeiling as TopEigenvalueCeiling
-from symplectic_jepa.regularizers import VarianceFloor as VarianceFloor
-from symplectic_jepa.regularizers import VICReg as VICReg
-from symplectic_jepa.regularizers import advance_draws as advance_draws
-from symplectic_jepa.regularizers import hold_draws as hold_draws
-from symplectic_jepa.state import join_state as join_state
-from symplectic_jepa.state import split_state as split_state
+from symplectic_jepa import (
+    evaluation,
+    geometries,
+    hamiltonians,
+    integrators,
+    objectives,
+    predictors,
+    regularizers,
+    theory,
+)
+from symplectic_jepa._version import __version__
+from symplectic_jepa.encoders import PhaseSpaceTokenEncoder
+from symplectic_jepa.hamiltonians import (
+    ControlledHamiltonian,
+    GeneralHamiltonian,
+    PotentialHamiltonian,
+    QuadraticHamiltonian,
+    SeparableHamiltonian,
+)
+from symplectic_jepa.integrators import (
+    implicit_midpoint,
+    leapfrog,
+    position_verlet,
+    ruth3,
+    symplectic_euler,
+    yoshida4,
+    yoshida6,
+)
+from symplectic_jepa.objectives import (
+    Floors,
+    HamJEPAObjective,
+    LeJEPAObjective,
+    Penalty,
+    hamjepa_cifar100,
+    hamjepa_imagenet100,
+    hamjepa_penalties,
+    sigreg_baseline,
+    sigreg_penalties,
+)
+from symplectic_jepa.predictors import HamiltonianPredictor, ResidualMLPPredictor
+from symplectic_jepa.reference_checkpoint import load_reference_checkpoint
+from symplectic_jepa.regularizers import (
+    MMD,
+    BarlowTwins,
+    CodingRate,
+    EnergyBudget,
+    HamSIGReg,
+    MeanPenalty,
+    ParticipationRatioFloor,
+    ProjectedLogDetFloor,
+    SIGReg,
+    SlicedMMD,
+    SpectralFloors,
+    TopEigenvalueCeiling,
+    VarianceFloor,
+    VICReg,
+    advance_draws,
+    hold_draws,
+)
+from symplectic_jepa.state import join_state, split_state
+
+__all__ = [
+    "MMD",
+    "BarlowTwins",
+    "CodingRate",
+    "ControlledHamiltonian",
+    "EnergyBudget",
+    "Floors",
+    "GeneralHamiltonian",
+    "HamJEPAObjective",
+    "HamSIGReg",
+    "HamiltonianPredictor",
+    "LeJEPAObjective",
+    "MeanPenalty",
+    "ParticipationRatioFloor",
+    "Penalty",
+    "PhaseSpaceTokenEncoder",
+    "PotentialHamiltonian",
+    "ProjectedLogDetFloor",
+    "QuadraticHamiltonian",
+    "ResidualMLPPredictor",
+    "SIGReg",
+    "SeparableHamiltonian",
+    "SlicedMMD",
+    "SpectralFloors",
+    "TopEigenvalueCeiling",
+    "VICReg",
+    "VarianceFloor",
+    "__version__",
+    "advance_draws",
+    "evaluation",
+    "geometries",
+    "hamiltonians",
+    "hamjepa_cifar100",
+    "hamjepa_imagenet100",
+    "hamjepa_penalties",
+    "hold_draws",
+    "implicit_midpoint",
+    "integrators",
+    "join_state",
+    "leapfrog",
+    "load_reference_checkpoint",
+    "objectives",
+    "position_verlet",
+    "predictors",
+    "regularizers",
+    "ruth3",
+    "sigreg_baseline",
+    "sigreg_penalties",
+    "split_state",
+    "symplectic_euler",
+    "theory",
+    "yoshida4",
+    "yoshida6",
+]

@@ -31,7 +31,8 @@ class Pretrained:
 
     Examples:
         >>> import tempfile, torch
-        >>> from symplectic_jepa import HamiltonianPredictor, Predictor, SeparableHamiltonian
+        >>> from symplectic_jepa import HamiltonianPredictor, SeparableHamiltonian
+        >>> from symplectic_jepa.predictors import Predictor
         >>> predictor = HamiltonianPredictor(SeparableHamiltonian(8), steps=4)
         >>> folder = tempfile.mkdtemp()
         >>> predictor.save_pretrained(folder)
@@ -204,7 +205,7 @@ def _public(name: str, *, also: type | None = None) -> Any:
 
     if also is not None and also.__name__ == name:
         return also
-    value = None if name.startswith("_") else vars(symplectic_jepa).get(name)
+    value = None if name.startswith("_") else _everything(symplectic_jepa).get(name)
     if value is None or inspect.ismodule(value):
         raise ValueError(f"the configuration names {name!r}, which symplectic_jepa {__version__} does not have")
     return value
@@ -213,7 +214,13 @@ def _public(name: str, *, also: type | None = None) -> Any:
 def _is_public(value: Any) -> bool:
     import symplectic_jepa  # noqa: PLC0415
 
-    return vars(symplectic_jepa).get(getattr(value, "__name__", "")) is value
+    return _everything(symplectic_jepa).get(getattr(value, "__name__", "")) is value
+
+
+def _everything(package: Any) -> dict[str, Any]:
+    """Public names of the package and of its namespaces."""
+    spaces = [vars(x) for x in vars(package).values() if inspect.ismodule(x) and x.__name__.count(".") == 1]
+    return {name: value for space in [*spaces, vars(package)] for name, value in space.items()}
 
 
 def _replace(path: Path, content: bytes) -> None:

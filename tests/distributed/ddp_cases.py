@@ -16,7 +16,7 @@ SHARDS = {1: [24], 2: [9, 15], 3: [5, 3, 16], 4: [2, 9, 6, 7]}  # unequal, one s
 
 
 def penalties():
-    return sj.phase_space_penalties(
+    return sj.hamjepa_penalties(
         q=sj.Floors(std=3.0, log_det=3.0, participation=0.99, top_share=0.1, proj_dim=4, refresh_every=2),
         p=sj.Floors(std=2.5, log_det=2.0, participation=0.98, top_share=0.2, proj_dim=5),
         seed=3,
@@ -42,11 +42,11 @@ CASES = {
         predictor(), match="qp", backward="forward", energy_weight=0.3, penalties=penalties()
     ),
     "mlp_hjepa": lambda: sj.HamJEPAObjective(sj.ResidualMLPPredictor(D, hidden_dim=8), penalties=penalties()),
-    "lejepa": lambda: sj.LeJEPAObjective(sj.sigreg_penalty(slices=7, weight=0.5)),
-    "lejepa_pooled": lambda: sj.LeJEPAObjective(sj.sigreg_penalty(slices=7, views="stacked"), convention="convex"),
-    "hamsigreg_diagonal": lambda: sj.HamSIGReg(sj.DiagonalGeometry(torch.linspace(0.5, 2, 2 * D)), slices=7),
-    "hamsigreg_laplacian": lambda: sj.HamSIGReg(sj.LaplacianGeometry((3, 2)), slices=7),
-    "hamsigreg_radial": lambda: sj.HamSIGReg(sj.RadialGeometry((3, 2), knots=3), slices=7),
+    "lejepa": lambda: sj.LeJEPAObjective(sj.sigreg_penalties(slices=7, weight=0.5)),
+    "lejepa_pooled": lambda: sj.LeJEPAObjective(sj.sigreg_penalties(slices=7, views="stacked"), convention="convex"),
+    "hamsigreg_diagonal": lambda: sj.HamSIGReg(sj.geometries.DiagonalGeometry(torch.linspace(0.5, 2, 2 * D)), slices=7),
+    "hamsigreg_laplacian": lambda: sj.HamSIGReg(sj.geometries.LaplacianGeometry((3, 2)), slices=7),
+    "hamsigreg_radial": lambda: sj.HamSIGReg(sj.geometries.RadialGeometry((3, 2), knots=3), slices=7),
     "mmd": sj.MMD,
     "sliced_mmd": lambda: sj.SlicedMMD(slices=7),
     "vicreg": lambda: sj.VICReg(floor=3.0),

@@ -16,8 +16,8 @@ REGULARIZERS = {
     "TopEigenvalueCeiling": lambda: sj.TopEigenvalueCeiling(0.1, proj_dim=6),
     "SpectralFloors": lambda: sj.SpectralFloors(log_det=1.0, participation=0.9, top_share=0.1, refresh_every=2),
     "SIGReg": lambda: sj.SIGReg(slices=16, knots=5),
-    "HamSIGReg, Laplacian": lambda: sj.HamSIGReg(sj.LaplacianGeometry((2, 2)), slices=16, knots=5),
-    "HamSIGReg, radial": lambda: sj.HamSIGReg(sj.RadialGeometry((2, 2)), slices=16, knots=5),
+    "HamSIGReg, Laplacian": lambda: sj.HamSIGReg(sj.geometries.LaplacianGeometry((2, 2)), slices=16, knots=5),
+    "HamSIGReg, radial": lambda: sj.HamSIGReg(sj.geometries.RadialGeometry((2, 2)), slices=16, knots=5),
     "MMD": sj.MMD,
     "SlicedMMD": lambda: sj.SlicedMMD(slices=4),
     "VICReg": sj.VICReg,
@@ -45,6 +45,6 @@ OBJECTIVES = {
     "HamJEPA, ImageNet": lambda: sj.hamjepa_imagenet100(MAPS["leapfrog"]()),
     "HamJEPA, energy": lambda: sj.HamJEPAObjective(MAPS["leapfrog"](), energy_weight=0.1),
     "MLP-HJEPA": lambda: sj.hamjepa_cifar100(MAPS["ResidualMLPPredictor"]()),
-    "LeJEPA": sj.sigreg_cifar100,
+    "LeJEPA": sj.sigreg_baseline,
 }
 CASES = {**REGULARIZERS, **MAPS, **OBJECTIVES}

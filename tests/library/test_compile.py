@@ -53,7 +53,7 @@ def test_compiles_whole_and_once_and_equals_eager(name, states):
 
 def test_the_whole_objective_through_inductor(states):
     module = sj.HamJEPAObjective(
-        MAPS["leapfrog"](), penalties={**sj.phase_space_penalties(q=sj.Floors(), p=sj.Floors()), **sj.sigreg_penalty()}
+        MAPS["leapfrog"](), penalties={**sj.hamjepa_penalties(q=sj.Floors(), p=sj.Floors()), **sj.sigreg_penalties()}
     )
     reference = copy.deepcopy(module)
     torch._dynamo.reset()

@@ -17,7 +17,7 @@ from tests.helpers.cases import CASES, MAPS, D
 
 def samples(module):
     torch.manual_seed(1)
-    if isinstance(module, sj.Predictor):
+    if isinstance(module, sj.predictors.Predictor):
         return torch.randn(5, 2 * D)
     return torch.randn(2, 24, 2 * D)
 
@@ -70,7 +70,7 @@ def test_an_encoder_comes_back_equal(options, tmp_path):
 def test_dtypes_are_kept(tmp_path):
     predictor = sj.HamiltonianPredictor(sj.SeparableHamiltonian(D, hidden_dim=8).double())
     predictor.save_pretrained(tmp_path)
-    loaded = sj.Predictor.from_pretrained(tmp_path)
+    loaded = sj.predictors.Predictor.from_pretrained(tmp_path)
     assert {x.dtype for x in loaded.parameters()} == {torch.float64}
     assert all(x.requires_grad for x in loaded.parameters())
 
@@ -81,9 +81,9 @@ def test_tensor_arguments_and_integrators_of_every_kind(tmp_path):
         sj.ControlledHamiltonian(sj.SeparableHamiltonian(D, hidden_dim=4), torch.randn(D, 2)),
         sj.ControlledHamiltonian(sj.QuadraticHamiltonian(D), nn.Parameter(torch.randn(D, 2))),
     ]
-    mclachlan = sj.Splitting("mine", kicks=(0.2, 0.6, 0.2), drifts=(0.5, 0.5), order=2)
-    integrators = [sj.leapfrog, sj.SPLITTINGS["leapfrog"], sj.yoshida4, mclachlan]
-    integrators += [sj.implicit_midpoint, sj.ImplicitMidpoint(iterations=3)]
+    mclachlan = sj.integrators.Splitting("mine", kicks=(0.2, 0.6, 0.2), drifts=(0.5, 0.5), order=2)
+    integrators = [sj.leapfrog, sj.integrators.SPLITTINGS["leapfrog"], sj.yoshida4, mclachlan]
+    integrators += [sj.implicit_midpoint, sj.integrators.ImplicitMidpoint(iterations=3)]
     z = torch.randn(3, 2 * D)
     for system in systems:
         for integrator in integrators:
@@ -92,7 +92,7 @@ def test_tensor_arguments_and_integrators_of_every_kind(tmp_path):
             loaded = sj.HamiltonianPredictor.from_pretrained(tmp_path)
             assert loaded.integrator == integrator
             assert torch.equal(loaded(z), predictor(z))
-            if isinstance(integrator, sj.Splitting):
+            if isinstance(integrator, sj.integrators.Splitting):
                 assert dataclasses.asdict(loaded.integrator) == dataclasses.asdict(integrator)
     assert isinstance(loaded.hamiltonian.input_matrix, nn.Parameter)
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_written_is_asked_for(tmp_path):
 
 
 def test_a_users_subclass(tmp_path):
-    class Pendulum(sj.AbstractSeparable):
+    class Pendulum(sj.hamiltonians.AbstractSeparable):
         def __init__(self, length):
             super().__init__()
             self.length = length
@@ -150,7 +150,7 @@ def test_a_users_subclass(tmp_path):
     Pendulum(2.5).save_pretrained(tmp_path)
     assert Pendulum.from_pretrained(tmp_path).length == 2.5
     with pytest.raises(ValueError, match="'Pendulum', which symplectic_jepa .* does not have"):
-        sj.Hamiltonian.from_pretrained(tmp_path)
+        sj.hamiltonians.Hamiltonian.from_pretrained(tmp_path)
 
 
 def test_the_files_hold_numbers_only(tmp_path):
@@ -280,7 +280,7 @@ def test_the_authors_layout(imagenet, layer, prefix, tmp_path):
         "config": {"model": {"token_hw": [8, 8] if imagenet else None}, "hjepa": settings},
     }
     torch.save(checkpoint, tmp_path / "theirs.pt")
-    encoder, predictor = sj.load_authors_checkpoint(tmp_path / "theirs.pt")
+    encoder, predictor = sj.load_reference_checkpoint(tmp_path / "theirs.pt")
     # Single precision weights are what a checkpoint of theirs holds; here they were made double.
     torch.testing.assert_close(encoder.double()(images), z, rtol=1e-5, atol=1e-5)
     expected = energy(z, dt=0.2, steps=3, base=0.3, scale=0.5)
@@ -292,9 +292,9 @@ def test_the_authors_baseline_and_defaults(tmp_path):
     weights = TheirEncoder(imagenet=False, layer=3, channels=4).state_dict()
     for empty in ({"predictor": None, "config": None}, {}, {"predictor": {}}):
         torch.save({"encoder": weights, **empty}, path)
-        assert sj.load_authors_checkpoint(path)[1] is None
+        assert sj.load_reference_checkpoint(path)[1] is None
     torch.save({"encoder": weights, "predictor": TheirEnergy(32).state_dict(), "config": {}}, path)
-    predictor = sj.load_authors_checkpoint(path)[1]
+    predictor = sj.load_reference_checkpoint(path)[1]
     assert (predictor.dt, predictor.steps, predictor.hamiltonian.base_coeff) == (0.05, 2, 0.1)
     assert predictor.hamiltonian.residual_scale == pytest.approx(0.02)
 
@@ -315,7 +315,7 @@ def test_files_of_another_layout_are_refused(tmp_path):
     ):
         torch.save(checkpoint, path)
         with pytest.raises(ValueError, match=message):
-            sj.load_authors_checkpoint(path)
+            sj.load_reference_checkpoint(path)
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
@@ -325,4 +325,4 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 
     torch.save({"encoder": {"stem.0.weight": Evil()}}, tmp_path / "evil.pt")
     with pytest.raises(pickle.UnpicklingError):
-        sj.load_authors_checkpoint(tmp_path / "evil.pt")
+        sj.load_reference_checkpoint(tmp_path / "evil.pt")

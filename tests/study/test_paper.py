@@ -220,5 +220,5 @@ def test_explicit_euler_is_no_map_to_come_back_by_and_trains_by_name():
     recipe = load_recipe("textures", ["predictor.integrator=explicit_euler"])
     predictor = build_model(recipe, torch.Size([3, 32, 32])).objective.predictor.double()
     z = states(256)
-    assert sj.symplecticity_defect(predictor, z[:1]).item() > 1e-4
+    assert sj.evaluation.symplecticity_defect(predictor, z[:1]).item() > 1e-4
     assert (predictor(predictor(z), direction=-1) - z).abs().max() > 1e-6

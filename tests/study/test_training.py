@@ -224,8 +224,7 @@ def test_imagenet_recipe_is_the_papers_table():
 def test_recipes_and_library_presets_agree(name, method):
     recipe = load_recipe(name, [f"method={method}"])
     ours = methods.build_objective(recipe, 2048)
-    arguments = () if method == "sigreg" else (ours.predictor,)
-    preset = getattr(sj, f"{'sigreg' if method == 'sigreg' else 'hamjepa'}_{name}")(*arguments)
+    preset = sj.sigreg_baseline() if method == "sigreg" else getattr(sj, f"hamjepa_{name}")(ours.predictor)
     assert repr(ours) == repr(preset)
 
     def settings(objective):

@@ -32,7 +32,7 @@ class HamJEPAObjective(PenalizedObjective):
     - ``match="q"``: ``ℓ = mean (q̂ − q)² + p_weight · mean (p̂ − p)²``;
     - ``match="qp"``: ``ℓ`` = the mean over all ``2d`` coordinates of ``(ẑ − z)²``.
 
-    The penalties (see `phase_space_penalties`) act on all views. Everything runs in float32 or better.
+    The penalties (see `hamjepa_penalties`) act on all views. Everything runs in float32 or better.
 
     Args:
         predictor: the map ``Φ``; `HamiltonianPredictor`, or `ResidualMLPPredictor` for the ablation.
@@ -53,9 +53,9 @@ class HamJEPAObjective(PenalizedObjective):
 
     Examples:
         >>> import torch
-        >>> from symplectic_jepa import Floors, HamiltonianPredictor, SeparableHamiltonian, phase_space_penalties
+        >>> from symplectic_jepa import Floors, HamiltonianPredictor, SeparableHamiltonian, hamjepa_penalties
         >>> predictor = HamiltonianPredictor(SeparableHamiltonian(16))
-        >>> objective = HamJEPAObjective(predictor, penalties=phase_space_penalties(q=Floors(), p=Floors()))
+        >>> objective = HamJEPAObjective(predictor, penalties=hamjepa_penalties(q=Floors(), p=Floors()))
         >>> loss, terms = objective(torch.randn(2, 64, 32))
         >>> sorted(terms)[:3]
         ['budget_p', 'budget_q', 'mean']

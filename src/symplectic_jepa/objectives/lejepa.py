@@ -23,7 +23,7 @@ class LeJEPAObjective(PenalizedObjective):
     r"""``L = L_pred + Σ weight · penalty``, every view predicting the mean of the global ones.
 
     ``L_pred = ½ mean_{v,b,i} (z_v − z̄)²`` with ``z̄`` the mean of the first ``global_views`` views [paper, appendix
-    F.2; LeJEPA, arXiv:2511.08544]. With `sigreg_penalty` this is the paper's SIGReg baseline. Everything runs in
+    F.2; LeJEPA, arXiv:2511.08544]. With `sigreg_penalties` this is the paper's SIGReg baseline. Everything runs in
     float32 or better.
 
     Args:

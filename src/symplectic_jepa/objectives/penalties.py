@@ -201,7 +201,7 @@ class Floors:
     refresh_every: int = 16
 
 
-def phase_space_penalties(
+def hamjepa_penalties(
     *,
     q: Floors,
     p: Floors,
@@ -251,7 +251,7 @@ def phase_space_penalties(
     return penalties
 
 
-def sigreg_penalty(
+def sigreg_penalties(
     *,
     weight: float = 0.02,
     slices: int = 64,

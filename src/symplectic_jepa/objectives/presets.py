@@ -1,10 +1,10 @@
-"""The paper's four recipes as objectives [paper, appendix F.11]."""
+"""The paper's recipes as objectives [paper, appendix F.11]."""
 
 from __future__ import annotations
 
 from symplectic_jepa.objectives.hamjepa import HamJEPAObjective
 from symplectic_jepa.objectives.lejepa import LeJEPAObjective
-from symplectic_jepa.objectives.penalties import Floors, phase_space_penalties, sigreg_penalty
+from symplectic_jepa.objectives.penalties import Floors, hamjepa_penalties, sigreg_penalties
 from symplectic_jepa.predictors import Predictor
 
 
@@ -16,7 +16,7 @@ def hamjepa_cifar100(predictor: Predictor, *, seed: int = 42, sync: bool = True)
         seed: seed of the random projections.
         sync: ``False``: statistics of the local batch, see `HamJEPAObjective`.
     """
-    penalties = phase_space_penalties(
+    penalties = hamjepa_penalties(
         q=Floors(participation=0.12, top_share=0.35), p=Floors(participation=0.16, top_share=0.30), seed=seed
     )
     return HamJEPAObjective(predictor, match="q", p_weight=0.2, backward="reverse", penalties=penalties, sync=sync)
@@ -32,7 +32,7 @@ def hamjepa_imagenet100(predictor: Predictor, *, seed: int = 42, sync: bool = Tr
         seed: seed of the random projections.
         sync: ``False``: statistics of the local batch, see `HamJEPAObjective`.
     """
-    penalties = phase_space_penalties(
+    penalties = hamjepa_penalties(
         q=Floors(log_det=-1.2, participation=0.25, top_share=0.10),
         p=Floors(log_det=-1.2, participation=0.25, top_share=0.10, std=None),
         variance=1.0,
@@ -42,21 +42,11 @@ def hamjepa_imagenet100(predictor: Predictor, *, seed: int = 42, sync: bool = Tr
     return HamJEPAObjective(predictor, match="qp", backward="forward", penalties=penalties, sync=sync)
 
 
-def sigreg_cifar100(*, seed: int = 42, sync: bool = True) -> LeJEPAObjective:
-    """The SIGReg baseline for CIFAR-100, ``λ = 0.02, M = 64, T = 9`` [paper, appendix F.11].
+def sigreg_baseline(*, seed: int = 42, sync: bool = True) -> LeJEPAObjective:
+    """The SIGReg baseline of both data sets, ``λ = 0.02, M = 64, T = 9`` [paper, appendix F.11].
 
     Args:
         seed: seed of the random directions.
         sync: ``False``: statistics of the local batch, see `HamJEPAObjective`.
     """
-    return LeJEPAObjective(sigreg_penalty(seed=seed), sync=sync)
-
-
-def sigreg_imagenet100(*, seed: int = 42, sync: bool = True) -> LeJEPAObjective:
-    """The SIGReg baseline for ImageNet-100, ``λ = 0.02, M = 64, T = 9`` as for CIFAR-100 [paper, appendix F.11].
-
-    Args:
-        seed: seed of the random directions.
-        sync: ``False``: statistics of the local batch, see `HamJEPAObjective`.
-    """
-    return sigreg_cifar100(seed=seed, sync=sync)
+    return LeJEPAObjective(sigreg_penalties(seed=seed), sync=sync)

@@ -14,13 +14,7 @@ from symplectic_jepa.regularizers.draws import hold_draws as hold_draws
 from symplectic_jepa.regularizers.draws import orthonormal_projection as orthonormal_projection
 from symplectic_jepa.regularizers.draws import unit_directions as unit_directions
 from symplectic_jepa.regularizers.energy_budget import EnergyBudget as EnergyBudget
-from symplectic_jepa.regularizers.geometries import DiagonalGeometry as DiagonalGeometry
-from symplectic_jepa.regularizers.geometries import Geometry as Geometry
-from symplectic_jepa.regularizers.geometries import IdentityGeometry as IdentityGeometry
-from symplectic_jepa.regularizers.geometries import LaplacianGeometry as LaplacianGeometry
-from symplectic_jepa.regularizers.geometries import TokenGridGeometry as TokenGridGeometry
 from symplectic_jepa.regularizers.hamsigreg import HamSIGReg as HamSIGReg
-from symplectic_jepa.regularizers.hamsigreg import RadialGeometry as RadialGeometry
 from symplectic_jepa.regularizers.kerjepa import MMD as MMD
 from symplectic_jepa.regularizers.kerjepa import SlicedMMD as SlicedMMD
 from symplectic_jepa.regularizers.mean_penalty import MeanPenalty as MeanPenalty

@@ -109,7 +109,7 @@ def participation_ratio(cov: Tensor) -> Tensor:
 
 
 def top_eigenvalue(cov: Tensor, *, squarings: int = 17) -> Tensor:
-    r"""``λ_max`` of positive semi-definite ``(..., k, k)``, from matrix products alone.
+    r"""``λ_max`` of positive semi-definite ``(..., k, k)``, from matrix products alone [paper, appendix F.8].
 
     With ``W = Cⁿ / tr(Cⁿ)``, ``n = 2^squarings``, the value ``⟨C, W⟩`` is a mean of the eigenvalues with weights
     ``∝ λ_iⁿ``; it falls short of ``λ_max`` by at most ``(k − 1) λ_max / (e n)``, and ``0.3 λ_max / n`` where two

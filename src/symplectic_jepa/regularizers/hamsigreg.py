@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from symplectic_jepa import _checks
+from symplectic_jepa.geometries import Geometry
 from symplectic_jepa.regularizers._base import Reduction
-from symplectic_jepa.regularizers.geometries import Geometry, TokenGridGeometry
 from symplectic_jepa.regularizers.sigreg import SIGReg
 
 
@@ -70,59 +67,3 @@ class HamSIGReg(SIGReg):
             return loss
 
         return Reduction(sums, finish)
-
-
-class RadialGeometry(TokenGridGeometry):
-    r"""A learnable ``H`` whose eigenvalues grow with the radial frequency ``r = |f|`` on the token grid.
-
-    ``log λ(r) = Σ_k w_k clamp(K r / r_max − k, 0, 1) − gauge``: piecewise linear, with steps
-
-    ``w_k = log(max_condition) · e^{θ_k} / (e^b + Σ_j e^{θ_j})``
-
-    that are positive, so ``λ`` is monotone, and whose sum stays below ``log(max_condition)``, so ``λ_max/λ_min`` stays
-    below ``max_condition``. The gauge makes ``mean log λ = 0``: the scale of ``z`` is not ``H``'s to change. All three
-    hold for every ``θ``; ``b`` is such that ``θ = 0``, where training starts and weight decay pulls, has
-    ``initial_condition``.
-
-    Args:
-        grid: the tokens, as for `LaplacianGeometry`; two or more.
-        knots: number ``K`` of parameters ``θ``.
-        max_condition: bound of the condition number, above 1.
-        initial_condition: the condition number at the start, above 1 and below ``max_condition``.
-        halves: see `LaplacianGeometry`.
-        boundary: see `TokenGridGeometry`.
-
-    Raises:
-        ValueError: if the grid has one token, or a setting is out of its range.
-    """
-
-    ramps: Tensor
-
-    def __init__(
-        self,
-        grid: int | tuple[int, int],
-        *,
-        knots: int = 8,
-        max_condition: float = 100.0,
-        initial_condition: float = 2.0,
-        halves: int = 2,
-        boundary: str = "free",
-    ) -> None:
-        super().__init__(grid, halves=halves, boundary=boundary)
-        self.theta = nn.Parameter(torch.zeros(_checks.positive_int("knots", knots)))
-        self.log_bound = math.log(_checks.finite("max_condition", max_condition, minimum=1.0, exclusive=True))
-        start = math.log(_checks.finite("initial_condition", initial_condition, minimum=1.0, exclusive=True))
-        if start >= self.log_bound:
-            raise ValueError(f"initial_condition must be below {max_condition:g}, got {initial_condition!r}")
-        self.rest = math.log(knots * (self.log_bound / start - 1))  # b
-        radius = self.frequency.square().sum(0).sqrt()
-        if radius.numel() < 2:
-            raise ValueError(f"grid must have two tokens or more, got {grid!r}")
-        steps = (knots * radius / radius.max())[..., None] - torch.arange(knots)
-        self.register_buffer("ramps", steps.clamp(0, 1), persistent=False)
-
-    def eigenvalues(self) -> Tensor:
-        """``λ``, ``(rows, columns)``, with a gradient to ``theta``."""
-        logits = torch.cat((self.theta, self.theta.new_full((1,), self.rest)))
-        log_values = self.ramps.to(logits.dtype) @ (self.log_bound * logits.softmax(0)[:-1])
-        return (log_values - log_values.mean()).exp()

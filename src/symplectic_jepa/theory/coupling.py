@@ -10,14 +10,14 @@ from torch import Tensor
 from symplectic_jepa.theory._inputs import scalar, spd, square
 
 
-class ConditionalLaw(NamedTuple):
+class ConditionalDistribution(NamedTuple):
     """``z_b | z_a ~ N(predictor @ z_a, residual_cov)``; both ``(..., d, d)``."""
 
     predictor: Tensor
     residual_cov: Tensor
 
 
-def conditional_law(cov: Tensor, cross: Tensor) -> ConditionalLaw:
+def conditional_distribution(cov: Tensor, cross: Tensor) -> ConditionalDistribution:
     r"""``z_b | z_a ~ N(CΣ⁻¹ z_a, Σ − CΣ⁻¹Cᵀ)`` for views with the same marginal [paper, proposition 3.9].
 
     Args:
@@ -46,7 +46,7 @@ def conditional_law(cov: Tensor, cross: Tensor) -> ConditionalLaw:
             f"was expected, got {largest:.6g}"
         )
     predictor = torch.linalg.solve_triangular(factor, half, upper=False, left=False)
-    return ConditionalLaw(predictor, cov - half @ half.mT)
+    return ConditionalDistribution(predictor, cov - half @ half.mT)
 
 
 def scaled_coupling(cov: Tensor, rho: float | Tensor) -> Tensor:

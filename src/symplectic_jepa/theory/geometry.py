@@ -73,7 +73,7 @@ def geometry_of_covariance(cov: Tensor, budget: float | Tensor) -> Tensor:
     return minimax_covariance(spd("cov", cov), budget)  # Σ = (c/d) H⁻¹ is symmetric in H and Σ
 
 
-def maximum_entropy_law(H: Tensor, budget: float | Tensor) -> MultivariateNormal:
+def maximum_entropy_distribution(H: Tensor, budget: float | Tensor) -> MultivariateNormal:
     r"""``N(0, (c/d) H⁻¹)``: the most entropy among ``E zᵀHz = c`` [paper, theorem 3.3].
 
     Args:

@@ -21,8 +21,8 @@ class QuadraticLift(NamedTuple):
 def quadratic_lift(H: Tensor, budget: float | Tensor) -> QuadraticLift:
     r"""Gibbs law ``∝ exp(−β(½qᵀHq + ½‖p‖²))`` at ``β = d/c`` [paper, proposition 3.6].
 
-    ``q ~ N(0, (c/d) H⁻¹)``, the `maximum_entropy_law`, and ``p ~ N(0, (c/d) I)``, independent of it: position and
-    momentum carry the energy ``c/2`` each.
+    ``q ~ N(0, (c/d) H⁻¹)``, the `maximum_entropy_distribution`, and ``p ~ N(0, (c/d) I)``, independent of it: position
+    and momentum carry the energy ``c/2`` each.
 
     Args:
         H: geometry ``(..., d, d)``.

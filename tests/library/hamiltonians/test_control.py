@@ -6,16 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from symplectic_jepa import (
-    AbstractSeparable,
-    Hamiltonian,
-    HamiltonianPredictor,
-    QuadraticHamiltonian,
-    SeparableHamiltonian,
-    leapfrog,
-    symplecticity_defect,
-)
-from symplectic_jepa.hamiltonians import ControlledHamiltonian, GeneralHamiltonian
+from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian, SeparableHamiltonian, leapfrog
+from symplectic_jepa.evaluation import symplecticity_defect
+from symplectic_jepa.hamiltonians import AbstractSeparable, ControlledHamiltonian, GeneralHamiltonian, Hamiltonian
 from symplectic_jepa.integrators import implicit_midpoint, ruth3, yoshida4
 
 D, M = 3, 2

@@ -4,13 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from symplectic_jepa import (
-    AbstractSeparable,
-    PotentialHamiltonian,
-    QuadraticHamiltonian,
-    SeparableHamiltonian,
-    leapfrog,
-)
+from symplectic_jepa import PotentialHamiltonian, QuadraticHamiltonian, SeparableHamiltonian, leapfrog
+from symplectic_jepa.hamiltonians import AbstractSeparable
 
 ACTIVATIONS = ("gelu", "silu", "tanh", "softplus")
 TORCH_ACTIVATIONS = {"gelu": nn.GELU(), "silu": nn.SiLU(), "tanh": nn.Tanh(), "softplus": nn.Softplus(threshold=1e9)}

@@ -10,16 +10,9 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from torch import nn
 
-from symplectic_jepa import (
-    AbstractSeparable,
-    Hamiltonian,
-    HamiltonianPredictor,
-    QuadraticHamiltonian,
-    SeparableHamiltonian,
-    leapfrog,
-    symplecticity_defect,
-)
-from symplectic_jepa.hamiltonians import GeneralHamiltonian
+from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian, SeparableHamiltonian, leapfrog
+from symplectic_jepa.evaluation import symplecticity_defect
+from symplectic_jepa.hamiltonians import AbstractSeparable, GeneralHamiltonian, Hamiltonian
 from symplectic_jepa.integrators import SPLITTINGS, ImplicitMidpoint, implicit_midpoint
 
 ACTIVATIONS = ("gelu", "silu", "tanh", "softplus")

@@ -8,15 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symplectic_jepa import (
-    AbstractSeparable,
-    Hamiltonian,
-    PotentialHamiltonian,
-    QuadraticHamiltonian,
-    SeparableHamiltonian,
-    leapfrog,
-    symplectic_euler,
-)
+from symplectic_jepa import PotentialHamiltonian, QuadraticHamiltonian, SeparableHamiltonian, leapfrog, symplectic_euler
+from symplectic_jepa.hamiltonians import AbstractSeparable, Hamiltonian
 
 INTEGRATORS = {leapfrog: 2, symplectic_euler: 1}
 both = pytest.mark.parametrize("integrate", INTEGRATORS)

@@ -59,13 +59,13 @@ def worst(a, b):
 
 
 @pytest.mark.parametrize("dt", [0.03, -0.03])
-@pytest.mark.parametrize("table", sj.SPLITTINGS)
+@pytest.mark.parametrize("table", sj.integrators.SPLITTINGS)
 @pytest.mark.parametrize("name", HAMILTONIANS)
 def test_gradients_of_64_steps_equal_the_stored_ones(name, table, dt):
     torch.manual_seed(0)
     hamiltonian = HAMILTONIANS[name]().double()
     both = [
-        gradients(sj.SPLITTINGS[table], hamiltonian, *states(3, 2), dt=dt, steps=64, gradient=mode)
+        gradients(sj.integrators.SPLITTINGS[table], hamiltonian, *states(3, 2), dt=dt, steps=64, gradient=mode)
         for mode in ("reversible", "stored")
     ]
     assert worst(*both) < 1e-10

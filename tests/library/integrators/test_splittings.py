@@ -7,15 +7,9 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from symplectic_jepa import (
-    AbstractSeparable,
-    HamiltonianPredictor,
-    QuadraticHamiltonian,
-    SeparableHamiltonian,
-    leapfrog,
-    symplectic_euler,
-    symplecticity_defect,
-)
+from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian, SeparableHamiltonian, leapfrog, symplectic_euler
+from symplectic_jepa.evaluation import symplecticity_defect
+from symplectic_jepa.hamiltonians import AbstractSeparable
 from symplectic_jepa.integrators import SPLITTINGS, Splitting, position_verlet, ruth3, yoshida4, yoshida6
 
 ORDERS = {"symplectic_euler": 1, "leapfrog": 2, "position_verlet": 2, "ruth3": 3, "yoshida4": 4, "yoshida6": 6}

@@ -20,11 +20,11 @@ from symplectic_jepa import (
     VarianceFloor,
     hamjepa_cifar100,
     hamjepa_imagenet100,
+    hamjepa_penalties,
     implicit_midpoint,
     leapfrog,
-    phase_space_penalties,
-    sigreg_cifar100,
-    sigreg_penalty,
+    sigreg_baseline,
+    sigreg_penalties,
     symplectic_euler,
 )
 
@@ -100,7 +100,7 @@ def test_energy_consistency_is_added_in_each_direction():
 
 def test_total_is_the_weighted_sum_over_all_views_stacked():
     z, phi = states(views=3, batch=12), predictor()
-    penalties = phase_space_penalties(
+    penalties = hamjepa_penalties(
         q=Floors(std=2.0, log_det=3.0, participation=0.99, top_share=0.1, proj_dim=3),
         p=Floors(std=2.5, log_det=2.0, participation=0.98, top_share=0.2, proj_dim=3),
         budget=0.2, variance=0.5, spectrum=0.7, mean=0.05, seed=3,
@@ -138,7 +138,7 @@ def test_regularizer_scale_multiplies_every_penalty_but_not_the_prediction():
 def test_lejepa_is_the_formula(convention, views):
     z = states(views=5)
     objective = LeJEPAObjective(
-        sigreg_penalty(weight=0.1, slices=6, knots=9, views=views, seed=2), global_views=2, convention=convention
+        sigreg_penalties(weight=0.1, slices=6, knots=9, views=views, seed=2), global_views=2, convention=convention
     )
     centre = (z[0] + z[1]) / 2
     prediction = 0.5 * sum(((v - centre) ** 2).mean() for v in z) / 5
@@ -150,7 +150,7 @@ def test_lejepa_is_the_formula(convention, views):
 def test_objectives_are_float32_under_autocast():
     z = torch.randn(2, 16, 2 * D).bfloat16()
     make = lambda: HamJEPAObjective(  # noqa: E731
-        HamiltonianPredictor(SeparableHamiltonian(D)), penalties=phase_space_penalties(q=Floors(), p=Floors())
+        HamiltonianPredictor(SeparableHamiltonian(D)), penalties=hamjepa_penalties(q=Floors(), p=Floors())
     )
     torch.manual_seed(3)
     first = make()
@@ -215,10 +215,10 @@ def test_hamjepa_presets_are_the_papers_table(preset, match, p_weight, backward,
 
 
 def test_sigreg_preset_is_the_papers_table():
-    on, weight, views, sigreg = described(sigreg_cifar100())["sigreg"]
+    on, weight, views, sigreg = described(sigreg_baseline())["sigreg"]
     assert (on, weight, views) == ("z", 0.02, "separate")
     assert (sigreg.slices, sigreg.target.numel(), sigreg.spacing) == (64, 9, 3.0 / 8)
-    assert sigreg_cifar100().convention == "sum"
+    assert sigreg_baseline().convention == "sum"
 
 
 def test_state_dict_carries_the_counters():
@@ -249,7 +249,7 @@ def test_bad_arguments_are_named():
         (lambda: HamJEPAObjective(phi)(z[:1]), ValueError, r"\(V >= 2, B, D\), got \(1, 10, 8\)"),
         (lambda: Penalty(EnergyBudget(), on="x"), ValueError, "on must be one of 'q', 'p', 'z', got 'x'"),
         (lambda: Penalty(EnergyBudget(), weight=-1), ValueError, "weight must be a finite number >= 0, got -1"),
-        (lambda: LeJEPAObjective(sigreg_penalty(weight=1.5), convention="convex"), ValueError, "at most 1 in sum"),
+        (lambda: LeJEPAObjective(sigreg_penalties(weight=1.5), convention="convex"), ValueError, "at most 1 in sum"),
         (lambda: LeJEPAObjective(global_views=0), ValueError, "global_views must be an int >= 1, got 0"),
     ):
         with pytest.raises(error, match=message):
@@ -260,6 +260,6 @@ def test_bad_arguments_are_named():
 def test_presets_keep_statistics_local_when_asked(sync):
     predictor = sj.HamiltonianPredictor(sj.SeparableHamiltonian(4))
     objectives = [preset(predictor, sync=sync) for preset in (sj.hamjepa_cifar100, sj.hamjepa_imagenet100)]
-    objectives += [preset(sync=sync) for preset in (sj.sigreg_cifar100, sj.sigreg_imagenet100)]
+    objectives += [sj.sigreg_baseline(sync=sync)]
     for objective in objectives:
         assert {objective.sync, *(p.regularizer.sync for p in objective.penalties.values())} == {sync}

@@ -9,17 +9,13 @@ from scipy import integrate, linalg, stats
 from torch import nn
 from torch.nn import functional as F
 
+from symplectic_jepa.geometries import DiagonalGeometry, Geometry, IdentityGeometry, LaplacianGeometry, RadialGeometry
 from symplectic_jepa.objectives import LeJEPAObjective, Penalty
 from symplectic_jepa.regularizers import (
     MMD,
     BarlowTwins,
     CodingRate,
-    DiagonalGeometry,
-    Geometry,
     HamSIGReg,
-    IdentityGeometry,
-    LaplacianGeometry,
-    RadialGeometry,
     SIGReg,
     SlicedMMD,
     VICReg,

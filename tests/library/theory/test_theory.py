@@ -104,7 +104,7 @@ def gaussian_entropy(cov):
 
 def test_maximum_entropy_law_meets_its_budget():
     H = spd(3)
-    z = theory.maximum_entropy_law(H, BUDGET).sample((200_000,))
+    z = theory.maximum_entropy_distribution(H, BUDGET).sample((200_000,))
     energy = torch.einsum("ni,ij,nj->n", z, H, z)
     assert abs(energy.mean() - BUDGET) < 5 * energy.std() / len(z) ** 0.5
     close(z.mean(0), torch.zeros(3), atol=0.02)
@@ -112,7 +112,7 @@ def test_maximum_entropy_law_meets_its_budget():
 
 def test_other_feasible_gaussians_have_less_entropy():
     H = spd(3)
-    law = theory.maximum_entropy_law(H, BUDGET)
+    law = theory.maximum_entropy_distribution(H, BUDGET)
     close(law.entropy(), gaussian_entropy(law.covariance_matrix))
     for seed in range(50):
         cov = spd(3, seed=seed + 1, spread=seed / 50)
@@ -121,7 +121,7 @@ def test_other_feasible_gaussians_have_less_entropy():
 
 def test_feasible_mixture_and_uniform_law_have_less_entropy():
     H = spd(2, seed=1)
-    law = theory.maximum_entropy_law(H, BUDGET)
+    law = theory.maximum_entropy_distribution(H, BUDGET)
     # Uniform on {zᵀHz ≤ r²}: E zᵀHz = r² d/(d + 2) = c, volume π r² / √det H for d = 2.
     uniform = math.log(math.pi * 2 * BUDGET / math.sqrt(torch.linalg.det(H)))
     assert uniform < law.entropy()
@@ -168,7 +168,7 @@ def test_whitening_by_the_symmetric_root():
 
 def test_oracle_samples_are_isotropic_once_whitened_and_only_they():
     H = spd(3)
-    z = theory.maximum_entropy_law(H, BUDGET).sample((100_000,))
+    z = theory.maximum_entropy_distribution(H, BUDGET).sample((100_000,))
     close(theory.whiten(z, H).T.cov(), BUDGET / 3 * torch.eye(3), atol=0.02)
     close(theory.metric_anisotropy(H, 0.7 * torch.linalg.inv(H)), 0.0)
     assert theory.metric_anisotropy(H, torch.eye(3)) > 0.1
@@ -282,7 +282,7 @@ def test_conditional_law_is_the_regression_of_one_view_on_the_other():
     z = torch.distributions.MultivariateNormal(torch.zeros(6, dtype=torch.float64), joint).sample((200_000,))
     z_a, z_b = z[:, :3], z[:, 3:]
     fitted = torch.linalg.lstsq(z_a, z_b).solution.T
-    law = theory.conditional_law(cov, cross)
+    law = theory.conditional_distribution(cov, cross)
     close(fitted, law.predictor, atol=0.02, rtol=0)
     close((z_b - z_a @ fitted.T).T.cov(), law.residual_cov, atol=0.03, rtol=0.02)
     # and, to rounding, the Schur complement that torch's inverse of the joint covariance holds
@@ -292,7 +292,7 @@ def test_conditional_law_is_the_regression_of_one_view_on_the_other():
 @pytest.mark.parametrize("rho", [-0.9, 0.0, 0.5])
 def test_one_marginal_many_predictors(rho):
     cov = spd(3, seed=8)
-    law = theory.conditional_law(cov, theory.scaled_coupling(cov, rho))
+    law = theory.conditional_distribution(cov, theory.scaled_coupling(cov, rho))
     close(law.predictor, rho * torch.eye(3, dtype=torch.float64))
     close(law.predictor @ cov @ law.predictor.T + law.residual_cov, cov)  # the marginal of z_b, whatever rho
     close(law.residual_cov, (1 - rho**2) * cov)
@@ -300,9 +300,9 @@ def test_one_marginal_many_predictors(rho):
 
 def test_impossible_couplings_are_refused():
     cov = spd(3)
-    theory.conditional_law(cov, cov)  # identical views: no residual, but a law
+    theory.conditional_distribution(cov, cov)  # identical views: no residual, but a law
     with pytest.raises(ValueError, match=r"cross must leave .* got 1\.2"):
-        theory.conditional_law(cov, 1.2 * cov)
+        theory.conditional_distribution(cov, 1.2 * cov)
     for rho in (1.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="rho"):
             theory.scaled_coupling(cov, rho)
@@ -399,7 +399,7 @@ def test_a13_is_sharper_than_a14_from_three_dimensions():
 def test_fit_geometry_recovers_a_planted_geometry():
     H = spd(4, seed=9)
     H = H * 4 / torch.trace(H)
-    z = theory.maximum_entropy_law(spd(4, seed=10), 4.0).sample((200,)) + 5.0
+    z = theory.maximum_entropy_distribution(spd(4, seed=10), 4.0).sample((200,)) + 5.0
     u = torch.randn(10_000, 4, dtype=torch.float64)
     w = torch.from_numpy(scipy.linalg.sqrtm(H.numpy())) @ (u / u.norm(dim=1, keepdim=True)).T  # wᵀH⁻¹w = 1
     fitted = theory.fit_geometry(z, z @ w + 3.0, ridge=1e-6)
@@ -481,7 +481,7 @@ BATCHED = {
     "minimax_covariance": lambda H, S, c: theory.minimax_covariance(H, c),
     "minimax_value": lambda H, S, c: theory.minimax_value(H, c),
     "geometry_of_covariance": lambda H, S, c: theory.geometry_of_covariance(S, c),
-    "maximum_entropy_law": lambda H, S, c: theory.maximum_entropy_law(H, c).scale_tril,
+    "maximum_entropy_distribution": lambda H, S, c: theory.maximum_entropy_distribution(H, c).scale_tril,
     "isotropic_covariance": lambda H, S, c: theory.isotropic_covariance(H, c),
     "price_of_isotropy": lambda H, S, c: theory.price_of_isotropy(H),
     "whiten": lambda H, S, c: theory.whiten(S, H),
@@ -491,8 +491,8 @@ BATCHED = {
     "quadratic_lift_q": lambda H, S, c: theory.quadratic_lift(H, c).position_cov,
     "quadratic_lift_p": lambda H, S, c: theory.quadratic_lift(H, c).momentum_cov,
     "quadratic_flow": lambda H, S, c: theory.quadratic_flow(H, c),
-    "conditional_predictor": lambda H, S, c: theory.conditional_law(H, 0.05 * S).predictor,
-    "conditional_residual": lambda H, S, c: theory.conditional_law(H, 0.05 * S).residual_cov,
+    "conditional_predictor": lambda H, S, c: theory.conditional_distribution(H, 0.05 * S).predictor,
+    "conditional_residual": lambda H, S, c: theory.conditional_distribution(H, 0.05 * S).residual_cov,
     "scaled_coupling": lambda H, S, c: theory.scaled_coupling(S, c / 10),
     "drift": lambda H, S, c: theory.kick_drift_scaling(theory.quadratic_flow(H, c / 10)).drift,
     "scaling": lambda H, S, c: theory.kick_drift_scaling(theory.quadratic_flow(H, c / 10)).scaling,

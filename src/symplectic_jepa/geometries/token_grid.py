@@ -1,69 +1,19 @@
-"""Geometries: symmetric positive definite operators ``H`` on states, by their eigenvalues and their square root."""
+"""Geometries that are functions of frequency on the token grid."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
-from symplectic_jepa.pretrained import Pretrained
-
-
-class Geometry(Pretrained, nn.Module, ABC):
-    """``H`` on vectors ``(..., D)``; `HamSIGReg` asks for nothing else, so a user's own is two methods."""
-
-    @abstractmethod
-    def sqrt_apply(self, z: Tensor) -> Tensor:
-        """``H^{1/2} z``, the symmetric root: ``(..., D)`` to ``(..., D)``, in float32 or better."""
-
-    @abstractmethod
-    def eigenvalues(self) -> Tensor:
-        """Every eigenvalue of ``H``; one that all channels and both halves share stands there once."""
-
-
-class DiagonalGeometry(Geometry):
-    """``H = diag(λ)``, fixed [paper, appendix F.2].
-
-    Args:
-        diagonal: ``λ > 0``, ``(D,)``, or ``(1,)`` for any ``D``.
-
-    Raises:
-        ValueError: if ``diagonal`` is no vector, or not positive and finite.
-    """
-
-    diagonal: Tensor
-
-    def __init__(self, diagonal: Tensor) -> None:
-        super().__init__()
-        if diagonal.ndim != 1 or not (diagonal.isfinite() & (diagonal > 0)).all():
-            raise ValueError(f"diagonal must be (D,), positive and finite, got {tuple(diagonal.shape)}: {diagonal}")
-        self.register_buffer("diagonal", diagonal.detach().clone())
-
-    @full_precision
-    def sqrt_apply(self, z: Tensor) -> Tensor:
-        """``λ_i^{1/2} z_i``: ``(..., D)`` to ``(..., D)``."""
-        if z.ndim == 0 or len(self.diagonal) not in (1, z.shape[-1]):
-            raise ValueError(f"z must have shape (..., {len(self.diagonal)}), got {tuple(z.shape)}")
-        return z * self.diagonal.to(z.dtype).sqrt()
-
-    def eigenvalues(self) -> Tensor:
-        """``λ``."""
-        return self.diagonal
-
-
-class IdentityGeometry(DiagonalGeometry):
-    """``H = I``: with it `HamSIGReg` is `SIGReg` [paper, appendix F.2]."""
-
-    def __init__(self) -> None:
-        super().__init__(torch.ones(1))
+from symplectic_jepa.geometries._base import Geometry
 
 
 class TokenGridGeometry(Geometry):
-    """A function of frequency on the token grid, the same for both halves of ``[q | p]`` and for every channel.
+    """A function of frequency, the same for both halves of ``[q | p]`` and every channel [paper, appendix F.2].
 
     Each half is flattened in (row, column, channel) order. With ``boundary="free"`` (Neumann: the ends of a chain are
     no neighbours, as on an image) the modes are the cosines of the DCT-II, reached by the FFT of the mirrored grid;
@@ -149,3 +99,59 @@ class LaplacianGeometry(TokenGridGeometry):
     def eigenvalues(self) -> Tensor:
         """``κ Σ_axes (2 − 2 cos f) + ε``, ``(rows, columns)``."""
         return self.kappa * (2 - 2 * self.frequency.cos()).sum(0) + self.eps
+
+
+class RadialGeometry(TokenGridGeometry):
+    r"""A learnable ``H`` whose eigenvalues grow with the radial frequency ``r = |f|`` on the token grid.
+
+    ``log λ(r) = Σ_k w_k clamp(K r / r_max − k, 0, 1) − gauge``: piecewise linear, with steps
+
+    ``w_k = log(max_condition) · e^{θ_k} / (e^b + Σ_j e^{θ_j})``
+
+    that are positive, so ``λ`` is monotone, and whose sum stays below ``log(max_condition)``, so ``λ_max/λ_min`` stays
+    below ``max_condition``. The gauge makes ``mean log λ = 0``: the scale of ``z`` is not ``H``'s to change. All three
+    hold for every ``θ``; ``b`` is such that ``θ = 0``, where training starts and weight decay pulls, has
+    ``initial_condition``.
+
+    Args:
+        grid: the tokens, as for `LaplacianGeometry`; two or more.
+        knots: number ``K`` of parameters ``θ``.
+        max_condition: bound of the condition number, above 1.
+        initial_condition: the condition number at the start, above 1 and below ``max_condition``.
+        halves: see `LaplacianGeometry`.
+        boundary: see `TokenGridGeometry`.
+
+    Raises:
+        ValueError: if the grid has one token, or a setting is out of its range.
+    """
+
+    ramps: Tensor
+
+    def __init__(
+        self,
+        grid: int | tuple[int, int],
+        *,
+        knots: int = 8,
+        max_condition: float = 100.0,
+        initial_condition: float = 2.0,
+        halves: int = 2,
+        boundary: str = "free",
+    ) -> None:
+        super().__init__(grid, halves=halves, boundary=boundary)
+        self.theta = nn.Parameter(torch.zeros(_checks.positive_int("knots", knots)))
+        self.log_bound = math.log(_checks.finite("max_condition", max_condition, minimum=1.0, exclusive=True))
+        start = math.log(_checks.finite("initial_condition", initial_condition, minimum=1.0, exclusive=True))
+        if start >= self.log_bound:
+            raise ValueError(f"initial_condition must be below {max_condition:g}, got {initial_condition!r}")
+        self.rest = math.log(knots * (self.log_bound / start - 1))  # b
+        radius = self.frequency.square().sum(0).sqrt()
+        if radius.numel() < 2:
+            raise ValueError(f"grid must have two tokens or more, got {grid!r}")
+        steps = (knots * radius / radius.max())[..., None] - torch.arange(knots)
+        self.register_buffer("ramps", steps.clamp(0, 1), persistent=False)
+
+    def eigenvalues(self) -> Tensor:
+        """``λ``, ``(rows, columns)``, with a gradient to ``theta``."""
+        logits = torch.cat((self.theta, self.theta.new_full((1,), self.rest)))
+        log_values = self.ramps.to(logits.dtype) @ (self.log_bound * logits.softmax(0)[:-1])
+        return (log_values - log_values.mean()).exp()

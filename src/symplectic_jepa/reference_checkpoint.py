@@ -20,7 +20,7 @@ _SETTINGS = ("steps", "dt")  # of the predictor, under ``hjepa``
 _ENERGY = ("base_coeff", "residual_scale", "activation")  # and of its Hamiltonian
 
 
-def load_authors_checkpoint(
+def load_reference_checkpoint(
     path: str | os.PathLike[str],
 ) -> tuple[PhaseSpaceTokenEncoder, HamiltonianPredictor | None]:
     """Read a checkpoint in the layout of the paper's authors: a dict with ``encoder``, ``predictor`` and ``config``.

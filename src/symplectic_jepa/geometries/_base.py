@@ -1,0 +1,21 @@
+"""What a geometry is: a symmetric positive definite operator ``H``, by its eigenvalues and its square root."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from symplectic_jepa.pretrained import Pretrained
+
+
+class Geometry(Pretrained, nn.Module, ABC):
+    """``H`` on vectors ``(..., D)``; `HamSIGReg` asks for nothing else, so a user's own is two methods."""
+
+    @abstractmethod
+    def sqrt_apply(self, z: Tensor) -> Tensor:
+        """``H^{1/2} z``, the symmetric root: ``(..., D)`` to ``(..., D)``, in float32 or better."""
+
+    @abstractmethod
+    def eigenvalues(self) -> Tensor:
+        """Every eigenvalue of ``H``; one that all channels and both halves share stands there once."""

@@ -1,0 +1,46 @@
+"""Geometries with one eigenvalue a coordinate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from symplectic_jepa._precision import full_precision
+from symplectic_jepa.geometries._base import Geometry
+
+
+class DiagonalGeometry(Geometry):
+    """``H = diag(λ)``, fixed [paper, appendix F.2].
+
+    Args:
+        diagonal: ``λ > 0``, ``(D,)``, or ``(1,)`` for any ``D``.
+
+    Raises:
+        ValueError: if ``diagonal`` is no vector, or not positive and finite.
+    """
+
+    diagonal: Tensor
+
+    def __init__(self, diagonal: Tensor) -> None:
+        super().__init__()
+        if diagonal.ndim != 1 or not (diagonal.isfinite() & (diagonal > 0)).all():
+            raise ValueError(f"diagonal must be (D,), positive and finite, got {tuple(diagonal.shape)}: {diagonal}")
+        self.register_buffer("diagonal", diagonal.detach().clone())
+
+    @full_precision
+    def sqrt_apply(self, z: Tensor) -> Tensor:
+        """``λ_i^{1/2} z_i``: ``(..., D)`` to ``(..., D)``."""
+        if z.ndim == 0 or len(self.diagonal) not in (1, z.shape[-1]):
+            raise ValueError(f"z must have shape (..., {len(self.diagonal)}), got {tuple(z.shape)}")
+        return z * self.diagonal.to(z.dtype).sqrt()
+
+    def eigenvalues(self) -> Tensor:
+        """``λ``."""
+        return self.diagonal
+
+
+class IdentityGeometry(DiagonalGeometry):
+    """``H = I``: with it `HamSIGReg` is `SIGReg` [paper, appendix F.2]."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.ones(1))
