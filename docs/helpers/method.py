@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import symplectic_jepa as sj
-from docs.drawing import BLUE, GREY, RED, svg
+from docs.helpers.drawing import BLUE, GREY, RED, svg
 from examples.images.datasets import ImageData, load_data
 from examples.model.build import JEPA, build_model, explicit_euler
 from examples.recipe.schema import Recipe, load_recipe
