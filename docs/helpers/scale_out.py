@@ -34,8 +34,8 @@ So the objective's share of the traffic does not grow with the number of ranks.
 
 The gradient all-reduce of `DistributedDataParallel` overlaps with the backward pass. The objective's two collectives
 cannot, because the loss waits for them. They cost latency: two small collectives per step. SyncBatchNorm adds two per
-normalisation layer (the encoder has {layers}: {norm_collectives} per step, {norm_bytes} in total). If a step does not scale, look at
-SyncBatchNorm first, not at the objective.
+normalisation layer (the encoder has {layers}: {norm_collectives} per step, {norm_bytes} in total).
+If a step does not scale, look at SyncBatchNorm first, not at the objective.
 
 ## Penalties that move more
 
