@@ -41,14 +41,16 @@ def reference() -> dict[str, str]:
     found: dict[str, list[str]] = defaultdict(list)
     seen: set[int] = set()
     spaces = [x for name in symplectic_jepa.__all__ if inspect.ismodule(x := getattr(symplectic_jepa, name))]
-    for module in (symplectic_jepa, *spaces, pretrained):
-        for name, value in vars(module).items():
-            ours = getattr(value, "__module__", "symplectic_jepa").startswith("symplectic_jepa")
-            if name.startswith("_") or inspect.ismodule(value) or not ours or id(value) in seen:
-                continue
-            seen.add(id(value))
-            found[_home(value)].append(f"::: {module.__name__}.{name}")
-    return {module: f"# {module.capitalize()}\n\n" + "\n\n".join(names) + "\n" for module, names in found.items()}
+    names = [(space, name) for space in (symplectic_jepa, *spaces) for name in vars(space)]
+    for module, name in [*names, (pretrained, "Pretrained")]:
+        value = getattr(module, name)
+        ours = getattr(value, "__module__", "symplectic_jepa").startswith("symplectic_jepa")
+        if name.startswith("_") or inspect.ismodule(value) or not ours or id(value) in seen:
+            continue
+        seen.add(id(value))
+        found[_home(value)].append(f"::: {module.__name__}.{name}")
+    titles = {module: module.capitalize().replace("_", " ") for module in found}
+    return {module: f"# {titles[module]}\n\n" + "\n\n".join(names) + "\n" for module, names in found.items()}
 
 
 def _home(value: Any) -> str:
