@@ -82,7 +82,7 @@ def _objectives(rows: dict[str, tuple[sj.HamJEPAObjective | sj.LeJEPAObjective, 
     states = torch.randn(2, BATCH, 2 * D)
     parts = {"z": states, "q": states[..., :D], "p": states[..., D:]}
     for name, (objective, gradient) in rows.items():
-        # Count and sum of the prediction loss, plus the sums of the penalties.
+        # The count and the sum of the prediction loss, and the sums of the penalties.
         numbers = 2 + sum(x.numel() for p in objective.penalties.values() for x in p.reduction(parts[p.on]).sums)
         each = 8 * numbers
         cells = [f"{_size(2 * each * 2 * (w - 1) / w)} / {_size(gradient * 2 * (w - 1) / w)}" for w in GPUS]
@@ -101,7 +101,7 @@ def _others() -> str:
     x = torch.randn(2, BATCH, 2 * D)
     lines = [f"| regularizer | {' | '.join(f'{w} GPUs' for w in GPUS)} |", "| --- |" + " --- |" * len(GPUS)]
     for name, module in regularizers.items():
-        # On one rank the coding rate may use the N × N Gram matrix instead; across ranks its sums are D × D.
+        # On one rank the coding rate may use the N × N Gram matrix instead; its sums between ranks are D × D.
         numbers = sum(s.numel() for s in module.reduction(x).sums) if name != "CodingRate" else 1 + 2 * (2 * D) ** 2
         cells = [_size(8 * numbers * 2 * (w - 1) / w) for w in GPUS]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
