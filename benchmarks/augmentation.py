@@ -1,4 +1,4 @@
-"""Could kornia do it? Its pixels against torchvision's, and its time against examples/images/augment.py.
+"""Could kornia replace ``examples/images/augment.py``? Pixels of both compared with torchvision's, and run times.
 
     python -m pip install --no-deps --target .kornia kornia kornia_rs
     PYTHONPATH=.kornia python -m benchmarks.augmentation
@@ -29,7 +29,7 @@ Entry = tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor, Tensor]
 
 
 def worst_pixels(images: Tensor) -> dict[str, tuple[float, float]]:
-    """Per op the largest difference from torchvision, of ours and of kornia, each image with its parameter."""
+    """The largest difference from torchvision for each operation, ours and kornia's, one parameter per image."""
     import kornia as K  # noqa: PLC0415
 
     count, generator = len(images), torch.Generator().manual_seed(1)
@@ -133,7 +133,7 @@ def pipelines(images: Tensor) -> dict[str, Callable[[], object]]:
 
 
 def milliseconds(run: Callable[[], object]) -> tuple[float, float]:
-    """Wall clock and processor time; the second says more on a machine that others use too."""
+    """Wall-clock and CPU time; CPU time is more reliable on a shared machine."""
     wall, cpu = time.perf_counter(), time.process_time()
     run()
     return 1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu)
@@ -157,7 +157,7 @@ def main() -> None:
     runs = pipelines(images)
     for run in runs.values():
         run()
-    # Paired: each repetition times all of them in turn, so that a busy machine slows all alike.
+    # Paired: each repetition times all of them in turn, so that a busy machine slows all equally.
     times = [{name: milliseconds(run) for name, run in runs.items()} for _ in range(options.repeats)]
     print(f"\n{COUNT} images, {options.threads} thread(s), medians of {options.repeats} pairs; least in brackets\n")
     print("| pipeline | wall ms | wall / ours | CPU ms | CPU / ours |\n| --- | --- | --- | --- | --- |")

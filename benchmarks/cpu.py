@@ -1,6 +1,6 @@
-"""The speed of the library on this machine's CPU, side by side: ``python -m benchmarks.cpu`` (``make bench``).
+"""Speed on this machine's CPU, compared with the textbook and peers: ``python -m benchmarks.cpu`` (``make bench``).
 
-Writes ``cpu.json`` and ``cpu.md`` into ``--out``. Every figure is a ratio of runs taken in turn in one process.
+Writes ``cpu.json`` and ``cpu.md`` into ``--out``. Every figure is a ratio of interleaved runs in one process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--only", nargs="*", choices=ROWS, default=list(ROWS), help="rows to measure")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, as a smoke test")
     arguments = parser.parse_args()
     if not arguments.smoke:
         torch.set_num_threads(os.cpu_count() or 1)

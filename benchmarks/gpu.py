@@ -1,8 +1,8 @@
 """One GPU, one script, at most nine minutes: ``python -m benchmarks.gpu --out benchmarks/results``.
 
-Every piece of work eager, compiled and as a CUDA graph beside the textbook and the peers; the products' rate over a
-measured ceiling; a training epoch of CIFAR-100's size for HamJEPA and SIGReg, and where its step's time goes. With
-``--smoke`` the same code on a CPU at tiny sizes, without the graphs.
+Measures every workload eager, compiled and as a CUDA graph, compared with the textbook and other libraries; the rate of
+the matrix products relative to a measured ceiling; and a training epoch of CIFAR-100's size for HamJEPA and SIGReg,
+with the time of each part of a step. ``--smoke`` runs the same code on a CPU at tiny sizes, without the graphs.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from examples.system.machine import machine
 from examples.training.cuda_graph import CapturedStep, record_graph
 
 EPOCH = 50_000  # pairs
-BUDGET = 540.0  # seconds; what does not fit is left out, and said so
+BUDGET = 540.0  # seconds; what does not fit is skipped and reported
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of gpu.json and gpu.md")
-    parser.add_argument("--smoke", action="store_true", help="on the CPU, tiny sizes, to see that it runs")
+    parser.add_argument("--smoke", action="store_true", help="on the CPU with tiny sizes, as a smoke test")
     arguments = parser.parse_args()
     if not arguments.smoke and not torch.cuda.is_available():
         raise SystemExit("no CUDA device: run with --smoke to see that the script works, or on a machine with a GPU")
@@ -52,14 +52,14 @@ def main() -> None:
         else:
             report[part][name] = job()
         print(json.dumps({name: report[part][name]}), flush=True)
-        write_atomically(arguments.out / "gpu.json", json.dumps(report, indent=2) + "\n")  # what is done stays
+        write_atomically(arguments.out / "gpu.json", json.dumps(report, indent=2) + "\n")  # keep what is finished
         write_atomically(arguments.out / "gpu.md", text(report))
         gc.collect()
         torch._dynamo.reset()
 
 
 def ceilings(device: torch.device) -> dict[str, float]:
-    """What this device reaches at best: TFLOP/s of a large product, GB/s of a copy."""
+    """Measured peak rates of this device: TFLOP/s of a large product, GB/s of a copy."""
     size = 256 if device.type == "cpu" else 8192
     found = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
@@ -73,16 +73,16 @@ def ceilings(device: torch.device) -> dict[str, float]:
 
 
 def row(name: str, device: torch.device, *, smoke: bool) -> dict[str, Any]:
-    """A piece of work, and its eager form as a CUDA graph."""
+    """A workload, with its eager form also as a CUDA graph."""
     work = WORKS[name](device, smoke=smoke)
     if device.type == "cuda":
-        held = WORKS[name](device, smoke=smoke)  # a second one, for the first goes on drawing
+        held = WORKS[name](device, smoke=smoke)  # a second instance, because the first one still draws
         work.variants["CUDA graph"] = graphed(held.variants["eager"], held.module)
     return measure(work, device, smoke=smoke)
 
 
 def graphed(function: Function, module: torch.nn.Module | None) -> Function:
-    """``function`` recorded, and its replay."""
+    """Record ``function`` as a CUDA graph and return its replay."""
     if module is not None:
         sj.hold_draws(module)
     stream = torch.cuda.Stream()
@@ -102,7 +102,7 @@ def graphed(function: Function, module: torch.nn.Module | None) -> Function:
 
 
 def training(method: str, device: torch.device, *, smoke: bool) -> dict[str, Any]:
-    """Seconds of an epoch of 50,000 pairs, batch 512, bf16, augmentation included, in each form of the step."""
+    """Seconds per epoch of 50,000 pairs, batch 512, bf16, including augmentation, for each form of the step."""
     pairs, resident = (4, 8) if smoke else (512, EPOCH)
     images = random_images(resident).to(device)
     recipe = recipe_of(pairs, f"method={method}")

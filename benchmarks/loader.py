@@ -1,7 +1,7 @@
-"""How fast pictures get to the training step: ``python -m benchmarks.loader --root ../shared/imagenet_small``.
+"""How fast images reach the training step: ``python -m benchmarks.loader --root ../shared/imagenet_small``.
 
-Decoding (images per second of one core, once per data set), reading packed batches, and the share of a training step
-that waits for its batch, read ahead in a thread or when it is wanted.
+Measures decoding (images per second on one core, once per data set), reading packed batches, and the share of a
+training step spent waiting for its batch, with and without reading ahead in a thread.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(root: Path, cache: Path, batch: int, steps: int, overrides: Sequence[str]) -> dict[str, Any]:
-    """All figures; seconds are wall clock."""
+    """All measurements; seconds are wall-clock time."""
     settings = [f"data.root={root}", f"data.cache={cache}", f"data.batch_size={batch}", "data.workers=0", *overrides]
     recipe = load_recipe("imagenet100", settings)
     report: dict[str, Any] = {}
@@ -90,7 +90,7 @@ def measure(root: Path, cache: Path, batch: int, steps: int, overrides: Sequence
 
 
 def at_once(images: PackedImages, wanted: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """What `batches` gives, with nothing read ahead."""
+    """The same batches as `batches`, without reading ahead."""
     yield from (images[positions] for positions in wanted)
 
 

@@ -20,11 +20,11 @@ def paired_times(
     most: int = 101,
     sample: float = 0.05,
 ) -> dict[str, list[float]]:
-    """Seconds of every function, run in turn A B C A B C … after two warm-up rounds, so that drift meets all alike.
+    """Seconds of every function, interleaved A B C A B C … after two warm-up rounds, so that drift affects all equally.
 
-    Rounds are run until ``budget`` seconds are spent, but three or more and ``most`` at most. A short function is
-    called several times in its turn, for ``sample`` seconds or so, and the mean taken: one hiccup of the machine is
-    then no multiple of it.
+    Rounds run until ``budget`` seconds are spent, but at least three and at most ``most``. A short function is called
+    several times per turn, for about ``sample`` seconds, and the mean is taken, so that one hiccup of the machine does
+    not dominate it.
     """
     for function in functions.values():
         function()
@@ -40,7 +40,7 @@ def paired_times(
 
 
 def seconds(function: Function, device: torch.device, *, calls: int = 1) -> float:
-    """Wall-clock seconds of one call, the mean of several, the device's work included."""
+    """Wall-clock seconds per call, the mean of several, including the device's work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     began = time.perf_counter()
@@ -52,14 +52,14 @@ def seconds(function: Function, device: torch.device, *, calls: int = 1) -> floa
 
 
 def ratio(times: Mapping[str, list[float]], numerator: str, denominator: str) -> dict[str, float]:
-    """Median, least and greatest of the ratios of paired runs."""
+    """Median, minimum and maximum of the ratios of paired runs."""
     pairs = [a / b for a, b in zip(times[numerator], times[denominator], strict=True)]
     return {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
 
 
 def peak_bytes(function: Function, device: torch.device) -> int:
-    """The most memory that one call holds beyond what was there before it, inputs and parameters."""
-    function()  # what stays after a first call, such as .grad, is no part of it
+    """Peak memory of one call beyond what was allocated before it, such as inputs and parameters."""
+    function()  # do not count what a first call leaves behind, such as .grad
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -1,4 +1,4 @@
-"""A row of the table from a piece of work, and the tables as markdown."""
+"""Measures a workload as a row of the table, and formats the tables as markdown."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def page(title: str, command: str, report: dict[str, Any]) -> str:
     where = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
     text = f"""# {title}
 
-Written by `{command}`. Medians of runs taken in turn in one process; forward and backward; memory is the peak beyond
+Written by `{command}`. Medians of interleaved runs in one process; forward and backward; memory is the peak beyond
 inputs and parameters. {where}.
 """
     return "\n".join([text, *(markdown(row) for row in report["rows"].values())])
@@ -57,14 +57,14 @@ def markdown(row: dict[str, Any]) -> str:
     """One row's tables."""
     lines = [
         f"## {row['name']}\n",
-        f"| {row['runs']} runs each | ms | MiB | times faster than the textbook (least, greatest) |",
+        f"| {row['runs']} runs each | ms | MiB | times faster than the textbook (min, max) |",
         "| --- | --- | --- | --- |",
     ]
     for name, span in row["milliseconds"].items():
         faster = row["against the textbook"].get(name)
         times = f"{faster['median']:.2f} ({faster['min']:.2f}, {faster['max']:.2f})" if faster else "–"
         lines.append(f"| {name} | {span:.1f} | {row['mebibytes'][name]:.1f} | {times} |")
-    lines.append("\n| target | measured | met | with the floor in its place |\n| --- | --- | --- | --- |")
+    lines.append("\n| target | measured | met | best possible, at the floor |\n| --- | --- | --- | --- |")
     for target in row["targets"]:
         best = f"{target['best']['median']:.2f} ({target['floor']})" if target["best"] else "–"
         lines.append(

@@ -1,4 +1,4 @@
-"""A long rollout: what its gradient costs, stored and reversible."""
+"""A long rollout: the cost of its gradient, stored and reversible."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def long_rollout(device: torch.device, *, smoke: bool = False) -> Work:
         field = _Field(hamiltonian)
 
         def peer(solve: object) -> Function:
-            # Midpoint: order 2 as leapfrog, two forces a step where it has one; not symplectic.
+            # Midpoint: order 2 like leapfrog, but two forces per step instead of one, and not symplectic.
             return gradient_of(
                 lambda: _square(solve(field, torch.cat((q, p), -1), times, method="midpoint")[-1].chunk(2, -1)),
                 *inputs,
@@ -71,14 +71,14 @@ def _square(end: tuple[Tensor, ...]) -> Tensor:
 
 
 def _accuracy(hamiltonian: sj.SeparableHamiltonian, q: Tensor, p: Tensor, steps: int) -> dict[str, float | str]:
-    """How well the states are recomputed, and the gradients agree, in float64."""
+    """How accurately states are recomputed and gradients agree, in float64."""
     q, p = (x.detach().double().requires_grad_() for x in (q, p))
     inputs = [q, p, *hamiltonian.parameters()]
     stored, reversible = (
         gradient_of(lambda g=g: _square(sj.leapfrog(hamiltonian, q, p, dt=0.05, steps=steps, gradient=g)), *inputs)()
         for g in ("stored", "reversible")
     )
-    # Of the states: the parameters' gradients are cast to float32.
+    # Gradients of the states only: those of the parameters are cast to float32.
     pairs = list(zip(stored, reversible, strict=True))[:2]
     phi = sj.HamiltonianPredictor(hamiltonian, steps=steps)
     z = torch.cat((q, p), -1).detach()

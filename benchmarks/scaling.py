@@ -1,7 +1,7 @@
 """How the objective's cost grows with B, d, M and S: ``python -m benchmarks.scaling``.
 
-Writes ``scaling.json`` into ``--out`` and the figure beside the docs. Time and peak memory of forward and backward,
-ours (eager) and the textbook's in turn; everything but the axis at its middle value.
+Writes ``scaling.json`` into ``--out`` and the figure of the docs. Time and peak memory of forward and backward, ours
+(eager) and the textbook's interleaved; one axis varies, everything else stays at its middle value.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--figure", type=Path, default=Path("docs/figures/scaling.png"))
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, as a smoke test")
     arguments = parser.parse_args()
     device = torch.device("cpu")
     if not arguments.smoke:
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def measure(axis: str, at: dict[str, int], device: torch.device) -> dict[str, dict[str, float]]:
-    """Seconds and bytes by implementation."""
+    """Seconds and bytes of each implementation."""
     functions = sigreg(at) if axis == "M" else hamjepa(at, reversible=axis == "S")
     times = paired_times(functions, device=device, budget=3.0, most=9, sample=0.0 if at["B"] < 100 else 0.02)
     return {
@@ -71,7 +71,7 @@ def measure(axis: str, at: dict[str, int], device: torch.device) -> dict[str, di
 
 
 def hamjepa(at: dict[str, int], *, reversible: bool) -> dict[str, Function]:
-    """The whole CIFAR-100 objective of given states, with the reversible gradient too if wanted."""
+    """The whole CIFAR-100 objective on given states, optionally with the reversible gradient as well."""
     torch.manual_seed(0)
     hamiltonian = sj.SeparableHamiltonian(at["d"])
     theirs = textbook.Hamiltonian(hamiltonian)
@@ -96,7 +96,7 @@ def hamjepa(at: dict[str, int], *, reversible: bool) -> dict[str, Function]:
 
 
 def sigreg(at: dict[str, int]) -> dict[str, Function]:
-    """SIGReg with T = 17 of two views, the directions drawn in both."""
+    """SIGReg with T = 17 on two views; both implementations draw their directions."""
     torch.manual_seed(0)
     z = torch.randn(2, at["B"], 2 * at["d"], requires_grad=True)
     module = sj.SIGReg(slices=at["M"])

@@ -1,4 +1,4 @@
-"""The whole training step on CIFAR images: the examples' own, and the textbook's."""
+"""The whole training step on CIFAR images: that of the examples, and the textbook's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def recipe_of(pairs: int, *overrides: str) -> Recipe:
 
 
 def random_images(count: int) -> Tensor:
-    """uint8 ``(N, 3, 32, 32)``: no method's time depends on what the pixels show."""
+    """Random uint8 ``(N, 3, 32, 32)``: no run time depends on the content of the pixels."""
     return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
@@ -66,7 +66,7 @@ class OurStep:
 
 
 class TextbookStep:
-    """The same by the book: PIL images, float32, contiguous, everything computed, nothing fused."""
+    """The textbook version: PIL images, float32, contiguous tensors, everything computed, nothing fused."""
 
     def __init__(self, recipe: Recipe, images: Tensor) -> None:
         torch.manual_seed(0)
@@ -96,11 +96,11 @@ class TextbookStep:
         return loss.detach()
 
 
-CONVOLUTIONS = "convolutions"  # the floor: those of the encoder alone, forward and backward
+CONVOLUTIONS = "convolutions"  # the floor: the encoder's convolutions alone, forward and backward
 
 
 def convolutions(step: OurStep) -> Function:
-    """The encoder's convolutions of one step in its precision and layout, with nothing between them."""
+    """The encoder's convolutions of one step, in its precision and memory layout, and nothing else."""
     shapes: list[tuple[nn.Conv2d, torch.Size]] = []
     hooks = [
         module.register_forward_hook(lambda m, inputs, _: shapes.append((m, inputs[0].shape)))
@@ -125,7 +125,7 @@ def convolutions(step: OurStep) -> Function:
 
 
 def training_step(device: torch.device, *, smoke: bool = False) -> Work:
-    """64 pairs of CIFAR images through the paper's encoder, augmentation included."""
+    """64 pairs of CIFAR images through the paper's encoder, including augmentation."""
     pairs = 4 if smoke else 64
     images = random_images(pairs).to(device)
     recipe = recipe_of(pairs)

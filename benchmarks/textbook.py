@@ -1,7 +1,7 @@
-"""The paper's formulas written in the obvious way, to measure the library against and to check it by.
+"""Direct implementations of the paper's formulas, to compare the library's speed and to check its values.
 
-Nested autograd for the force and two evaluations of it per leapfrog step; characteristic functions as one (V, N, M, T)
-tensor; ``slogdet`` and ``eigvalsh``; a whole ResNet-18 of which one feature map is used; one image at a time.
+Nested autograd for the force, evaluated twice per leapfrog step; characteristic functions as one (V, N, M, T) tensor;
+``slogdet`` and ``eigvalsh``; a whole ResNet-18, of which one feature map is used; augmentation one image at a time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def leapfrog(hamiltonian: Hamiltonian, z: Tensor, *, dt: float, steps: int) -> T
 
 
 def matching(hamiltonian: Hamiltonian, z: Tensor, *, p_weight: float, dt: float = 0.05, steps: int = 2) -> Tensor:
-    """``½ [ℓ(Φ_h(z_a), sg z_b) + ℓ(Φ_{−h}(z_b), sg z_a)]`` of states ``(2, B, 2d)``, matching q and some of p."""
+    """``½ [ℓ(Φ_h(z_a), sg z_b) + ℓ(Φ_{−h}(z_b), sg z_a)]`` of states ``(2, B, 2d)``, p with a small weight."""
     loss = z.new_zeros(())
     for source, target, h in ((z[0], z[1], dt), (z[1], z[0], -dt)):
         q, p = leapfrog(hamiltonian, source, dt=h, steps=steps).chunk(2, -1)
@@ -62,7 +62,7 @@ def matching(hamiltonian: Hamiltonian, z: Tensor, *, p_weight: float, dt: float 
 
 
 def sigreg(z: Tensor, directions: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
-    """Sliced Epps–Pulley statistic of ``(V, N, D)``, the mean over views and slices."""
+    """Sliced Epps–Pulley statistic of ``(V, N, D)``, averaged over views and slices."""
     t = torch.linspace(0, t_max, knots, device=z.device, dtype=z.dtype)
     phi = torch.exp(-0.5 * t**2)
     weight = torch.full_like(t, 2 * t_max / (knots - 1))
@@ -73,7 +73,7 @@ def sigreg(z: Tensor, directions: Tensor, *, knots: int = 17, t_max: float = 3.0
 
 
 def spectral_floors(x: Tensor, projection: Tensor, *, log_det: float, participation: float, top_share: float) -> Tensor:
-    """The three hinges of one projected covariance."""
+    """The three hinges on one projected covariance."""
     y = (x - x.mean(0)) @ projection
     k = projection.shape[1]
     cov = y.T @ y / (len(x) - 1) + 1e-4 * torch.eye(k, device=x.device, dtype=x.dtype)
@@ -102,7 +102,7 @@ def objective(hamiltonian: Hamiltonian, z: Tensor, projections: dict[str, Tensor
 
 
 class Encoder(nn.Module):
-    """ResNet-18 with a CIFAR stem, run to its end, and the tokens of its third stage."""
+    """ResNet-18 with a CIFAR stem, run to the end, returning the tokens of its third stage."""
 
     def __init__(self) -> None:
         super().__init__()

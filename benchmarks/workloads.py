@@ -1,4 +1,4 @@
-"""The pieces of work that are measured: our form, the textbook's, a public peer's, and the bare matrix products."""
+"""The measured workloads: our version, the textbook's, another library's, and the bare matrix products."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks import textbook
 from benchmarks.measure import Function
 
 SQUARINGS = 17  # of `top_eigenvalue`
-PRODUCTS = "matrix products"  # the floor: the same products, with nothing between them
+PRODUCTS = "matrix products"  # the floor: the same products, and nothing else
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Target:
     limit: float
     at_least: bool = True
     of: str = "seconds"
-    floor: str = ""  # the variant that the denominator cannot beat: with it there, the ratio is the best there can be
+    floor: str = ""  # a variant that the denominator cannot beat, which gives the best possible ratio
 
     def met(self, value: float) -> bool:
         return value >= self.limit if self.at_least else value <= self.limit
@@ -40,18 +40,18 @@ class Work:
     name: str
     variants: dict[str, Function]
     targets: list[Target]
-    notes: dict[str, float | str] = field(default_factory=dict)  # other figures, by name
-    module: nn.Module | None = None  # whose random draws a CUDA graph must hold
+    notes: dict[str, float | str] = field(default_factory=dict)  # other numbers, by name
+    module: nn.Module | None = None  # the module whose random draws a CUDA graph must hold
     flop: float = 0.0  # of the matrix products, forward and backward
 
 
 def installed(package: str) -> bool:
-    """Whether a peer can be measured; the table says where it is not."""
+    """Whether another library can be measured; the table says if not."""
     return importlib.util.find_spec(package) is not None
 
 
 def gradient_of(loss: Callable[[], Tensor], *inputs: Tensor) -> Function:
-    """Forward and backward; gradients are returned, so that nothing accumulates."""
+    """Forward and backward pass; gradients are returned, so that nothing accumulates."""
     return lambda: torch.autograd.grad(loss(), inputs)
 
 
@@ -61,7 +61,7 @@ def compiled(function: Callable[..., Tensor], *arguments: Tensor) -> Callable[[]
 
 
 def matching(device: torch.device, *, smoke: bool = False) -> Work:
-    """The bidirectional matching loss of given states."""
+    """The bidirectional matching loss on given states."""
     batch, dim, hidden = (16, 32, 16) if smoke else (512, 1024, 256)
     torch.manual_seed(0)
     ours = sj.SeparableHamiltonian(dim, hidden_dim=hidden).to(device)
@@ -95,7 +95,7 @@ def matching(device: torch.device, *, smoke: bool = False) -> Work:
 
 
 def force_products(device: torch.device, batch: int, dim: int, hidden: int, *, forces: int) -> Function:
-    """Those of ``forces`` closed-form forces, forward (4) and backward (8), into memory that is there."""
+    """The matrix products of ``forces`` closed-form forces, forward (4) and backward (8), into preallocated memory."""
     x, w1 = torch.randn(batch, dim, device=device), torch.randn(hidden, dim, device=device)
     h, w2 = torch.randn(batch, hidden, device=device), torch.randn(hidden, hidden, device=device)
     wide, narrow = torch.empty_like(x), torch.empty_like(h)
@@ -105,7 +105,7 @@ def force_products(device: torch.device, batch: int, dim: int, hidden: int, *, f
         for _ in range(forces):
             torch.mm(x, w1.T, out=narrow), torch.mm(h, w2.T, out=narrow)  # a₁, a₂
             torch.mm(h, w2, out=narrow), torch.mm(h, w1, out=wide)  # and back
-            for _ in range(2):  # each has two in the backward pass, by its input and by the weight
+            for _ in range(2):  # each has two in the backward pass, for its input and for the weight
                 torch.mm(h, w2, out=narrow), torch.mm(h.T, h, out=grad2), torch.mm(h.T, x, out=grad1)
             torch.mm(h, w1, out=wide), torch.mm(x, w1.T, out=narrow)
 
@@ -118,7 +118,7 @@ def forces_flop(batch: int, dim: int, hidden: int, *, forces: int) -> float:
 
 
 def sigreg(device: torch.device, *, smoke: bool = False) -> Work:
-    """SIGReg with given directions: they are drawn outside of the measurement."""
+    """SIGReg with given directions, drawn outside the measurement."""
     views, batch, dim, slices, knots = (2, 16, 8, 8, 5) if smoke else (2, 512, 2048, 1024, 17)
     torch.manual_seed(0)
     ours = sj.SIGReg(slices=slices, knots=knots).to(device)
@@ -153,7 +153,7 @@ def sigreg(device: torch.device, *, smoke: bool = False) -> Work:
         from lightly.loss.lejepa_loss import SIGReg  # noqa: PLC0415
 
         peer = SIGReg(knots=knots, num_vectors=slices).to(device)
-        peer._generate_unit_vectors = lambda *_: a  # it draws inside; here all are given the same directions
+        peer._generate_unit_vectors = lambda *_: a  # it draws internally; here all get the same directions
         variants["lightly"] = gradient_of(lambda: peer(z), z)
         targets += [
             Target("lightly", "eager", 3.0),
@@ -199,7 +199,7 @@ def floors(device: torch.device, *, smoke: bool = False) -> Work:
 
 
 def floor_products(x: Tensor, r: Tensor) -> Function:
-    """``X R`` and ``Yᵀ Y``, their backward, and the squarings that give λ_max."""
+    """``X R`` and ``Yᵀ Y``, their backward pass, and the squarings that give λ_max."""
     x, wide = x.detach(), torch.float64
 
     def run() -> None:
@@ -221,7 +221,7 @@ def floor_flop(batch: int, dim: int, k: int) -> float:
 
 
 def top_eigenvalue_error(device: torch.device, k: int) -> float:
-    """Of a covariance whose two largest eigenvalues differ by a millionth."""
+    """Error of λ_max for a covariance whose two largest eigenvalues differ by a millionth."""
     q = torch.linalg.qr(torch.randn(k, k, dtype=torch.float64)).Q
     values = torch.linspace(0.1, 0.9, k, dtype=torch.float64)
     values[-2:] = torch.tensor([1 - 1e-6, 1.0])
@@ -230,7 +230,7 @@ def top_eigenvalue_error(device: torch.device, k: int) -> float:
 
 
 def objective(device: torch.device, *, smoke: bool = False) -> Work:
-    """The whole CIFAR-100 objective of given states."""
+    """The whole CIFAR-100 objective on given states."""
     batch, dim, hidden = (16, 32, 16) if smoke else (512, 1024, 256)
     torch.manual_seed(0)
     ours = sj.hamjepa_cifar100(sj.HamiltonianPredictor(sj.SeparableHamiltonian(dim, hidden_dim=hidden))).to(device)
@@ -271,13 +271,13 @@ def objective(device: torch.device, *, smoke: bool = False) -> Work:
 
 
 def collapsed_states(batch: int, dim: int, *, device: torch.device) -> Tensor:
-    """``(2, batch, 2·dim)`` at which every hinge of the recipe is active, so that a wrong projection shows."""
+    """``(2, batch, 2·dim)`` for which every hinge of the recipe is active, so that a wrong projection is noticed."""
     spike = torch.randn(2, batch, 1, device=device) * torch.linspace(-2, 2, 2 * dim, device=device)
     return 0.1 + spike + 0.1 * torch.randn(2, batch, 2 * dim, device=device)
 
 
 def first_projections(objective: sj.HamJEPAObjective, z: Tensor) -> dict[str, Tensor]:
-    """Of its first 16 steps; the textbook's are held, the objective draws anew inside."""
+    """Projections of the first 16 steps; the textbook's are fixed, the objective draws its own."""
     samples, dim = 2 * z.shape[-2], z.shape[-1] // 2
     schedules = {half: copy.deepcopy(objective.penalties[f"spectrum_{half}"].regularizer.schedule) for half in "qp"}
     k = min(128, dim)

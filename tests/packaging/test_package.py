@@ -1,6 +1,5 @@
 """The public surface."""
 
-import importlib.util
 import inspect
 import re
 import subprocess
@@ -10,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import symplectic_jepa
+from docs.helpers.components import REGULARIZERS
+from docs.helpers.generate import COMMITTED
 from tests.helpers.paths import ROOT
 
 CONTRACT = """
@@ -105,25 +106,15 @@ def test_rooms_import_downwards_only(room):
     assert imported - {room, "pretrained"} <= ROOMS[room]  # that mixin lies beneath all rooms
 
 
-def generated(name):
-    """The module in ``docs`` that writes a page, its page checked against what it would write now."""
-    path = ROOT / "docs" / f"make_{name}.py"
-    spec = importlib.util.spec_from_file_location(f"make_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.PAGE.read_text() == module.page(), f"run: python docs/make_{name}.py"
-    return module
+@pytest.mark.parametrize("page", COMMITTED)
+def test_generated_pages_are_current(page):
+    assert (ROOT / "docs" / page).read_text() == COMMITTED[page](), "run: python -m docs.helpers.generate"
 
 
-def test_the_page_on_scale_out_is_current():
-    generated("scale_out")
-
-
-def test_the_table_of_components_is_current_and_complete():
-    module = generated("components")
+def test_the_table_of_components_is_complete():
     regularizers = {
         name
         for name, value in public(symplectic_jepa.regularizers).items()
         if inspect.isclass(value) and issubclass(value, symplectic_jepa.regularizers.BatchRegularizer)
     }
-    assert set(module.REGULARIZERS) == regularizers - {"BatchRegularizer"}
+    assert set(REGULARIZERS) == regularizers - {"BatchRegularizer"}

@@ -1,4 +1,4 @@
-"""Frozen features (kNN, linear probe, spectrum, geometry) and the structure of a predictor, measured."""
+"""Measures frozen features (kNN, linear probe, spectrum, geometry) and the structure of a predictor."""
 
 from symplectic_jepa.evaluation._linear_probe import ProbeResult as ProbeResult
 from symplectic_jepa.evaluation._linear_probe import linear_probe as linear_probe

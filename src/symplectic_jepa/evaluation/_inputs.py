@@ -41,7 +41,7 @@ def labelled(name: str, features: Tensor, labels: Tensor) -> LabelledFeatures:
 
 
 def same_width(train: Tensor, test: Tensor) -> None:
-    """Refuse test features of another dimension than the training features."""
+    """Reject test features whose dimension differs from that of the training features."""
     if train.shape[1] != test.shape[1]:
         raise ValueError(
             f"train_features and test_features must have the same dimension, got {train.shape[1]} and {test.shape[1]}"
@@ -59,7 +59,7 @@ def autocast_off(device: torch.device) -> torch.autocast:
 
 
 def cpu_generator(seed: int) -> torch.Generator:
-    """A generator of its own for ``seed``: the same draws on every device, the global one untouched."""
+    """A separate generator for ``seed``: the same draws on every device, and the global generator is not touched."""
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be an int >= 0, got {seed!r}")
     return torch.Generator(device="cpu").manual_seed(seed)

@@ -20,7 +20,7 @@ from symplectic_jepa.evaluation._inputs import (
 
 
 class ProbeResult(NamedTuple):
-    """Test accuracy in percent after the last epoch, and the head that reached it."""
+    """Test accuracy in percent after the last epoch, and the trained head."""
 
     top1: float
     top5: float
@@ -42,15 +42,14 @@ def linear_probe(
 ) -> ProbeResult:
     """Train ``Linear(LayerNorm(x))`` with cross-entropy and report the last epoch (no best-epoch selection).
 
-    The paper's protocol [paper, appendix D.1]: AdamW on all parameters, the learning rate a cosine from ``lr`` to
-    0 over all steps, ``lr_t = lr/2 (1 + cos(πt/T))``; every epoch visits each row once, the last batch may be
-    short.
+    The paper's protocol [paper, appendix D.1]: AdamW on all parameters, with a cosine learning rate from ``lr`` to 0
+    over all steps, ``lr_t = lr/2 (1 + cos(πt/T))``. Every epoch visits each row once; the last batch may be short.
 
-    Everything runs in float32, whatever autocast, no_grad or inference_mode the caller is in. Initialisation
-    and order follow from ``seed`` alone, the same on each device; the global random state is not touched.
+    Everything runs in float32, even under the caller's autocast, no_grad or inference_mode. Initialisation and order
+    depend only on ``seed`` and are the same on every device; the global random state is not touched.
 
     Args:
-        train_features: ``(N_train, D)``; the probe runs on their device.
+        train_features: ``(N_train, D)``; the probe runs on its device.
         train_labels: ``(N_train,)`` integers in ``[0, num_classes)``.
         test_features: ``(N_test, D)``.
         test_labels: ``(N_test,)`` integers in ``[0, num_classes)``.
@@ -95,7 +94,7 @@ def linear_probe(
 
 
 def _classes(train: Tensor, test: Tensor, num_classes: int | None) -> int:
-    """The number of classes, after a check that every label is one of them."""
+    """The number of classes; checks that every label is one of them."""
     low = min(int(train.min()), int(test.min()))
     high = max(int(train.max()), int(test.max()))
     classes = high + 1 if num_classes is None else _checks.positive_int("num_classes", num_classes)
@@ -105,7 +104,7 @@ def _classes(train: Tensor, test: Tensor, num_classes: int | None) -> int:
 
 
 def _initial_head(width: int, classes: int, seed: int) -> nn.Sequential:
-    """PyTorch's default initialisation under ``seed``, drawn on the CPU; the global state is put back."""
+    """PyTorch's default initialisation under ``seed``, drawn on the CPU; the global random state is restored."""
     # torch.manual_seed would reseed every accelerator too, and fork_rng would then have to save each of them.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -127,7 +126,7 @@ def _fit(
     norm, linear = head
     assert isinstance(norm, nn.LayerNorm)
     assert isinstance(linear, nn.Linear)
-    # LayerNorm is γ ∘ x̂ + β with x̂ free of parameters, and the features are frozen: x̂ is computed once.
+    # LayerNorm is γ ∘ x̂ + β, where x̂ has no parameters. The features are frozen, so x̂ is computed once.
     # Then W(γ ∘ x̂ + β) + b = (W ∘ γ) x̂ + (Wβ + b), and the backward pass needs no (batch, D) gradient.
     standardised = functional.layer_norm(train.features.float(), norm.normalized_shape, eps=norm.eps)
     device = standardised.device

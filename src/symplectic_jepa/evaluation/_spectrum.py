@@ -1,4 +1,4 @@
-"""Covariance spectrum of features, and its two rank proxies."""
+"""Covariance spectrum of features, and two rank proxies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from symplectic_jepa.evaluation._inputs import at_least_float32, cpu_generator, 
 
 
 class Spectrum(NamedTuple):
-    """Largest eigenvalues of a covariance, descending, float64, and the rank proxies over exactly these."""
+    """Largest eigenvalues of a covariance, descending, float64, and the rank proxies computed from exactly these."""
 
     eigenvalues: Tensor
     effective_rank: float
@@ -23,10 +23,10 @@ class Spectrum(NamedTuple):
 def spectrum(features: Tensor, *, samples: int = 5000, top: int = 256, seed: int = 0) -> Spectrum:
     """Eigenvalues of the mean-centred covariance ``Σ (x - x̄)(x - x̄)ᵀ / (N - 1)``, computed in float64.
 
-    The paper's diagnostic [paper, appendix D.1]: 5,000 features, top 256. Both proxies are over the RETAINED
-    eigenvalues, as in that paper's "top-256" figures, so neither exceeds ``top``; compare only equal ``top``.
-    When there are fewer rows than dimensions the ``N x N`` Gram matrix is decomposed instead, which has the
-    same nonzero eigenvalues.
+    The paper's diagnostic [paper, appendix D.1]: 5,000 features, top 256. Both proxies use only the RETAINED
+    eigenvalues, as in the paper's "top-256" figures, so neither exceeds ``top``; compare them only at equal ``top``.
+    With fewer rows than dimensions the ``N x N`` Gram matrix is decomposed instead, which has the same nonzero
+    eigenvalues.
 
     Args:
         features: ``(N >= 2, D)``.
@@ -36,13 +36,13 @@ def spectrum(features: Tensor, *, samples: int = 5000, top: int = 256, seed: int
         seed: seed of the choice of rows.
 
     Returns:
-        ``min(top, D)`` eigenvalues, those beyond the rank of the data being 0, with
+        ``min(top, D)`` eigenvalues, which are 0 beyond the rank of the data, with
         ``effective_rank = exp(-Σ p_i log p_i)``, ``p = λ/Σλ``, and ``participation_ratio = (Σλ)²/Σλ²``.
         Both are 0 for features that are all equal.
 
     Raises:
         TypeError: if features are not floating.
-        ValueError: if features are not a finite matrix of two rows or more, or a setting is out of range.
+        ValueError: if features are not a finite matrix with at least two rows, or a setting is out of range.
     """
     x = feature_matrix("features", features, minimum=2)
     if _checks.positive_int("samples", samples) < 2:
@@ -64,7 +64,7 @@ def spectrum(features: Tensor, *, samples: int = 5000, top: int = 256, seed: int
 def effective_rank(eigenvalues: Tensor) -> Tensor:
     """Exponential of the entropy of a spectrum, ``exp(-Σ p_i log p_i)`` with ``p = λ/Σλ``.
 
-    It is 1 for one nonzero eigenvalue and ``n`` for ``n`` equal ones, and does not change with their scale
+    It is 1 for one nonzero eigenvalue and ``n`` for ``n`` equal ones, and does not depend on their scale
     [Roy & Vetterli 2007; paper, appendix D.1].
 
     Args:
@@ -85,7 +85,7 @@ def effective_rank(eigenvalues: Tensor) -> Tensor:
 def _participation_ratio(eigenvalues: Tensor) -> Tensor:
     """``(Σλ)²/Σλ²`` of a spectrum ``(..., n)``, in ``[1, n]``; 0 for a spectrum that is all zero."""
     values, total = _nonnegative(eigenvalues)
-    shares = values / total.clamp(min=torch.finfo(values.dtype).tiny).unsqueeze(-1)  # λ² could underflow, p² not
+    shares = values / total.clamp(min=torch.finfo(values.dtype).tiny).unsqueeze(-1)  # λ² could underflow, p² cannot
     return torch.where(total > 0, 1.0 / shares.square().sum(dim=-1), 0.0)
 
 

@@ -18,8 +18,8 @@ _CHUNK = 1024
 def pair_cosines(features: Tensor, *, pairs: int = 20000, seed: int = 0) -> Tensor:
     """Cosines ``⟨x_i, x_j⟩ / (‖x_i‖ ‖x_j‖)`` of random pairs of different rows, the mean NOT removed.
 
-    A diagnostic of the paper [paper, appendix D.1]. A common mean direction shows as cosines far above 0 even
-    when the centred covariance (`spectrum`) has high rank, so the two belong together.
+    A diagnostic of the paper [paper, appendix D.1]. A common mean direction shows up as cosines far above 0, even if
+    the centred covariance (`spectrum`) has high rank, so look at both.
 
     Args:
         features: ``(N >= 2, D)``.
@@ -31,14 +31,14 @@ def pair_cosines(features: Tensor, *, pairs: int = 20000, seed: int = 0) -> Tens
 
     Raises:
         TypeError: if features are not floating.
-        ValueError: if features are not a finite matrix of two rows or more, or a setting is out of range.
+        ValueError: if features are not a finite matrix with at least two rows, or a setting is out of range.
     """
     x = feature_matrix("features", features, minimum=2)
     _checks.positive_int("pairs", pairs)
     generator = cpu_generator(seed)
     n = len(x)
     first = torch.randint(n, (pairs,), generator=generator, device="cpu")
-    shift = torch.randint(1, n, (pairs,), generator=generator, device="cpu")  # 1 … n-1: never the same row
+    shift = torch.randint(1, n, (pairs,), generator=generator, device="cpu")  # 1 … n-1, so never the same row
     index = torch.stack((first, (first + shift) % n)).to(x.device)
     cosines = []
     for i, j in torch.split(index, _CHUNK, dim=1):
@@ -97,8 +97,8 @@ def alignment(z_a: Tensor, z_b: Tensor) -> Tensor:
 def uniformity(z: Tensor, *, t: float = 2.0) -> Tensor:
     """Logarithm of the mean Gaussian potential over all pairs, ``log mean_{i<j} exp(-t ‖u_i - u_j‖²)``.
 
-    The uniformity of [Wang & Isola 2020, arXiv:2005.10242]: 0 when all directions agree, more negative the
-    more evenly they cover the sphere. At most ``1024 x N`` distances exist at once.
+    The uniformity of [Wang & Isola 2020, arXiv:2005.10242]: 0 if all directions agree, and more negative the more
+    evenly they cover the sphere. At most ``1024 x N`` distances are held at once.
 
     Args:
         z: features of one view, ``(N >= 2, D)``.
@@ -109,7 +109,7 @@ def uniformity(z: Tensor, *, t: float = 2.0) -> Tensor:
 
     Raises:
         TypeError: if z is not floating.
-        ValueError: if z is not a finite matrix of two rows or more, or ``t <= 0``.
+        ValueError: if z is not a finite matrix with at least two rows, or ``t <= 0``.
     """
     u = at_least_float32(feature_matrix("z", z, minimum=2))
     _checks.finite("t", t, minimum=0.0, exclusive=True)

@@ -32,27 +32,27 @@ def knn_sweep(
 ) -> dict[int, KNNAccuracy]:
     """Classify each test row by an unweighted majority vote of its ``k`` most cosine-similar training rows.
 
-    The paper's protocol [paper, appendix D.1]: metric cosine, vote unweighted, all training rows searched. kNN@20
-    is its headline. Print all three beside a number: other libraries weight votes by ``exp(similarity / T)``.
+    The paper's protocol [paper, appendix D.1]: cosine metric, unweighted vote, search over all training rows; kNN@20 is
+    its headline. State all three when you report a number: other libraries weight votes by ``exp(similarity / T)``.
 
-    Ties have fixed rules. Neighbours stand in the order of `torch.topk` on the similarity. Classes stand by
-    number of votes, and the smaller label goes first among equals (the rule of scikit-learn's
+    Ties are broken by fixed rules. Neighbours are ordered by `torch.topk` on the similarity. Classes are ordered by
+    number of votes, and the smaller label comes first among equals (the rule of scikit-learn's
     ``KNeighborsClassifier(metric="cosine", algorithm="brute")``). A label without a vote never counts as
-    found, so top-5 at ``k = 1`` equals top-1. An all-zero row has similarity 0 with everything.
+    found, so top-5 at ``k = 1`` equals top-1. An all-zero row has similarity 0 to everything.
 
-    Similarities are computed in float32 (float64 for float64 features) whatever autocast says;
+    Similarities are computed in float32 (float64 for float64 features) regardless of autocast;
     ``torch.set_float32_matmul_precision`` still applies.
 
     Args:
-        train_features: ``(N_train, D)``, not normalised; the work is done on their device.
-        train_labels: ``(N_train,)`` integer labels, any values.
+        train_features: ``(N_train, D)``, not normalised; the search runs on its device.
+        train_labels: ``(N_train,)`` integer labels, with any values.
         test_features: ``(N_test, D)``, moved chunk by chunk if they live elsewhere.
         test_labels: ``(N_test,)`` integer labels.
         ks: numbers of neighbours, each at most ``N_train``.
-        chunk_size: test rows per step; at most ``chunk_size * N_train`` similarities exist at once.
+        chunk_size: test rows per step; at most ``chunk_size * N_train`` similarities are held at once.
 
     Returns:
-        Accuracy in percent for each of ``ks``, in their order.
+        Accuracy in percent for each of ``ks``, in the same order.
 
     Raises:
         TypeError: if features are not floating or labels not integers.
@@ -64,7 +64,7 @@ def knn_sweep(
     _checks.positive_int("chunk_size", chunk_size)
     wanted = [_checks.positive_int("each of ks", k) for k in ks]
     if not wanted:
-        raise ValueError("ks must name at least one number of neighbours, got none")
+        raise ValueError("ks must contain at least one number of neighbours, got none")
     if max(wanted) > len(train):
         raise ValueError(f"each of ks must be at most the {len(train)} training rows, got {max(wanted)}")
 

@@ -1,4 +1,4 @@
-"""Does a map keep the structure of phase space? Symplectic form, reversibility and energy of any callable."""
+"""Does a map preserve the structure of phase space? Symplectic form, reversibility and energy drift of any callable."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Map = Callable[[Tensor], Tensor]
 def symplecticity_defect(step: Map, z: Tensor) -> Tensor:
     """``‖JᵀΩJ - Ω‖`` (Frobenius) of the map's Jacobian ``J`` at each state, ``Ω = [[0, I], [-I, 0]]``.
 
-    0 exactly for a symplectic map [paper, theorem A.2]; in practice the rounding of the state's dtype, so ask in
+    Exactly 0 for a symplectic map [paper, theorem A.2]; in practice the rounding error of the state's dtype, so use
     float64. For the scaling ``z -> a z`` it is ``|a² - 1| √(2d)``.
 
-    One backward pass per state: the state is repeated 2d times and each copy is pulled back along one output
-    coordinate. The map must therefore treat the rows of a batch independently (BatchNorm: eval mode). It may
-    call ``torch.autograd.grad`` itself, with ``create_graph=True`` (without it the Jacobian would miss a term),
-    and the caller may be under ``no_grad`` or ``inference_mode``.
+    It takes one backward pass per state: the state is repeated 2d times, and each copy is pulled back along one output
+    coordinate. The map must therefore treat the rows of a batch independently (put BatchNorm in eval mode). The map may
+    call ``torch.autograd.grad`` itself, with ``create_graph=True`` (otherwise the Jacobian would miss a term). It also
+    works under ``no_grad`` and ``inference_mode``.
 
     Args:
         step: the map, ``(n, 2d) -> (n, 2d)`` on states laid out ``[q | p]``.
@@ -49,8 +49,8 @@ def symplecticity_defect(step: Map, z: Tensor) -> Tensor:
 def reversibility_error(forward: Map, backward: Map, z: Tensor) -> Tensor:
     """Relative round-trip error ``‖backward(forward(z)) - z‖ / ‖z‖`` of each state (a ratio of RMS values).
 
-    Rounding for a reversible predictor run with ``h`` and then ``-h`` [paper, corollary A.5]; at ``z = 0`` the error is
-    0 if the trip ends there too.
+    Rounding error for a reversible predictor run with ``h`` and then ``-h`` [paper, corollary A.5]. At ``z = 0`` the
+    error is 0 if the round trip ends there too.
 
     Args:
         forward: the map, ``(..., 2d) -> (..., 2d)``.
@@ -58,7 +58,7 @@ def reversibility_error(forward: Map, backward: Map, z: Tensor) -> Tensor:
         z: states ``(..., 2d)``.
 
     Returns:
-        The error of each state, ``(...)``; ``.max()`` is the worst.
+        The error of each state, ``(...)``; ``.max()`` gives the worst.
 
     Raises:
         TypeError: if z is not floating.
@@ -75,8 +75,8 @@ def reversibility_error(forward: Map, backward: Map, z: Tensor) -> Tensor:
 def energy_drift(hamiltonian: Callable[[Tensor, Tensor], Tensor], step: Map, z: Tensor, *, steps: int) -> Tensor:
     """Energy error along a rollout, ``H(z_n) - H(z_0)`` with ``z_{n+1} = step(z_n)``, ``n = 0 … steps``.
 
-    Bounded over very long times for a symplectic step of the same Hamiltonian [paper, theorem A.8], growing for
-    explicit Euler.
+    It stays bounded over very long times for a symplectic step of the same Hamiltonian [paper, theorem A.8], and grows
+    for explicit Euler.
 
     Args:
         hamiltonian: energies ``(q, p) -> (...)`` of positions and momenta ``(..., d)``.
@@ -131,7 +131,7 @@ def _pulled_back_form(jacobian: Tensor) -> Tensor:
 
 
 def _evaluate(step: Map, z: Tensor) -> Tensor:
-    """``step(z)`` without a graph, in a setting where the step may differentiate its own energy."""
+    """``step(z)`` without a graph, in a context where the step may differentiate its own energy."""
     with torch.inference_mode(False), torch.enable_grad():
         return _same_shape(step(z.detach().clone().requires_grad_()), z).detach()
 
@@ -148,7 +148,7 @@ def _energy(hamiltonian: Callable[[Tensor, Tensor], Tensor], z: Tensor) -> Tenso
 
 
 def _same_shape(image: Tensor, z: Tensor) -> Tensor:
-    """Return the image of z under a map if it is again a state."""
+    """Return the image of ``z`` under a map if it is a state again."""
     if image.shape != z.shape:
         raise ValueError(f"the map must keep the shape {tuple(z.shape)} of its states, got {tuple(image.shape)}")
     return image

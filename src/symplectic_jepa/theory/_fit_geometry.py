@@ -1,4 +1,4 @@
-"""The geometry of real tasks, read off labelled features, and how far from it the features are."""
+"""The geometry of real tasks, estimated from labelled features, and how well the features match it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _TASKS = ("readouts", "class_means")
 
 
 class IsotropyReport(NamedTuple):
-    """A fitted geometry and what it says of the features it was fitted on; float64.
+    """A fitted geometry and what it says about the features it was fitted on; float64.
 
     Attributes:
         geometry: ``H``, ``(D, D)``, from `fit_geometry`.
         price: `price_of_isotropy` under ``H``: what an isotropic encoder would pay, ``≥ 1``.
         regret: `regret` of the features' own covariance shape under ``H``, ``≥ 1``.
         worst_case_ratio: worst-case task variance of the features over that of isotropic ones with the same
-            ``tr(HΣ)``: ``regret / price``, below 1 where the features are better than isotropic.
+            ``tr(HΣ)``: ``regret / price``, below 1 if the features are better than isotropic ones.
     """
 
     geometry: Tensor
@@ -35,19 +35,19 @@ class IsotropyReport(NamedTuple):
 def fit_geometry(features: Tensor, labels: Tensor, *, tasks: str = "readouts", ridge: float = 1e-3) -> Tensor:
     r"""``H ∝ W + ridge · I`` with ``W`` the second moment of linear tasks ``w`` on the features.
 
-    Integer labels ``(N,)`` stand for one-vs-rest tasks, whose targets are centred and scaled to unit variance (so rare
-    classes count as much as common ones); floating ones ``(N, T)`` for ``T`` regressions in their own units. The
-    paper leaves the estimation of ``H`` open [paper, limitations]; this is the moment estimator of its task model
+    Integer labels ``(N,)`` define one-vs-rest tasks, whose targets are centred and scaled to unit variance (so rare
+    classes count as much as common ones). Floating labels ``(N, T)`` define ``T`` regressions in their own units. The
+    paper does not say how to estimate ``H`` [paper, limitations]; this is the moment estimator of its task model
     [paper, equation 4].
 
     Args:
         features: ``(N ≥ 2, D)``.
         labels: integer classes ``(N,)``, two or more different ones, or floating targets ``(N, T)``.
         tasks: ``"readouts"``, ridge regressions ``(Σ + ridge · (tr Σ / D) I)⁻¹ cov(z, y)``, or ``"class_means"``,
-            ``cov(z, y)``: for classes, the difference of their mean and the overall mean, which needs no inverse.
+            ``cov(z, y)``: for classes, the difference between class mean and overall mean, which needs no inverse.
         ridge: share of the identity in ``H`` (and of the regularization in a readout), above 0. ``W`` has at most the
             rank of the tasks, below ``D`` for most data sets: eigenvalues outside it are ``ridge / (1 + ridge)``, and
-            whatever depends on ``H⁻¹`` depends on this choice.
+            everything that uses ``H⁻¹`` depends on this choice.
 
     Returns:
         ``H``, ``(D, D)``, float64, positive definite, scaled to ``tr H = D``.
@@ -65,8 +65,8 @@ def isotropy_report(
 ) -> IsotropyReport:
     """Price of isotropy, regret and worst-case variance of trained features [paper, theorems 3.4 and 3.8].
 
-    Compare encoders at equal ``ridge`` only, and best at several: with fewer tasks than dimensions ``price`` is about
-    ``D`` over the number of tasks, or more, as ``ridge → 0``.
+    Compare encoders only at equal ``ridge``, preferably at several values. With fewer tasks than dimensions ``price``
+    approaches ``D`` over the number of tasks, or more, as ``ridge → 0``.
 
     Args:
         features: as in `fit_geometry`.
@@ -78,8 +78,8 @@ def isotropy_report(
         An `IsotropyReport`.
 
     Raises:
-        TypeError: as `fit_geometry`.
-        ValueError: as `fit_geometry`.
+        TypeError: as in `fit_geometry`.
+        ValueError: as in `fit_geometry`.
     """
     x, y = _centred(features, labels)
     geometry = _fit(x, y, tasks=tasks, ridge=ridge)
@@ -124,7 +124,7 @@ def _centred(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"integer labels must have shape ({len(x)},), got {tuple(labels.shape)}")
     classes, index = torch.unique(labels.to(x.device), return_inverse=True)
     if len(classes) < 2:
-        raise ValueError(f"labels must hold two classes or more, got {classes.tolist()}")
+        raise ValueError(f"labels must contain at least two classes, got {classes.tolist()}")
     y = torch.nn.functional.one_hot(index).to(x)
     y = y - y.mean(0)
     return x, y / y.square().mean(0).sqrt()

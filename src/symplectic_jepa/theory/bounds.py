@@ -1,10 +1,10 @@
 r"""What the floors guarantee for the spectrum of a projected covariance ``C``, ``(k, k)`` and positive definite.
 
-The settings of the three functions: ``trace`` is ``τ ≥ tr C`` (the sum of the ``k`` variances, not their mean);
+Arguments of the three functions: ``trace`` is ``τ ≥ tr C`` (the sum of the ``k`` variances, not their mean);
 ``log_det`` is ``ℓ ≤ (1/k) log det C``, per dimension as in `log_det_per_dim`; ``participation`` is ``r ≤ PR(C)``,
 between 1 and ``k`` (not ``PR/k``, the unit of the floors). Numbers or tensors ``(...)``; results are float64 and
-differentiable. No covariance at all meets ``ℓ > log(τ/k)``; for high ``k`` a bound may lie outside float64's range, and
-is then 0 or infinite, which is true as well.
+differentiable. No covariance satisfies ``ℓ > log(τ/k)``. For large ``k`` a bound can leave float64's range; it is then
+0 or infinite, which is still a valid bound.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ def min_eigenvalue_bound(
 ) -> Tensor:
     r"""``λ_min ≥ e^{kℓ} ((k−1)/τ)^{k−1}``, or with ``r``: ``e^{kℓ} (√r/τ)^{k−1}`` [paper, A.13; A.14].
 
-    A.13 needs no participation ratio, and for ``k ≥ 3`` it is the sharper of the two (``√r ≤ √k < k − 1``).
+    A.13 needs no participation ratio and for ``k ≥ 3`` is the sharper one (``√r ≤ √k < k − 1``).
 
     Args:
         log_det: ``ℓ``.
         trace: ``τ > 0``.
         k: dimension of ``C``.
-        participation: ``r``; ``None`` gives A.13, a value A.14 as printed.
+        participation: ``r``; ``None`` gives A.13, a value gives A.14 as printed in the paper.
 
     Returns:
         ``(...)``.
 
     Raises:
-        ValueError: if a setting is out of range.
+        ValueError: if an argument is out of range.
     """
     floor, tau = scalar("log_det", log_det), scalar("trace", trace, positive=True)
-    share = torch.full_like(tau, max(_checks.positive_int("k", k) - 1, 1))  # k = 1: to the power 0, any number does
+    share = torch.full_like(tau, max(_checks.positive_int("k", k) - 1, 1))  # k = 1: the power is 0, any number works
     if participation is not None:
         share = _participation(participation, k).sqrt()
     return torch.exp(k * floor + (k - 1) * (share / tau).log())
@@ -53,7 +53,7 @@ def max_eigenvalue_bound(trace: float | Tensor, participation: float | Tensor) -
         ``(...)``.
 
     Raises:
-        ValueError: if a setting is out of range.
+        ValueError: if an argument is out of range.
     """
     return scalar("trace", trace, positive=True) / _participation(participation).sqrt()
 
@@ -73,7 +73,7 @@ def condition_number_bound(
         ``(...)``.
 
     Raises:
-        ValueError: if a setting is out of range.
+        ValueError: if an argument is out of range.
     """
     floor, top = scalar("log_det", log_det), max_eigenvalue_bound(trace, _participation(participation, k))
     return torch.exp(_checks.positive_int("k", k) * (top.log() - floor))

@@ -1,4 +1,4 @@
-"""What the marginals of two views leave open: their coupling."""
+"""The coupling of two views, which their marginals do not determine."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def conditional_distribution(cov: Tensor, cross: Tensor) -> ConditionalDistribut
 
     Args:
         cov: ``Σ = E z_a z_aᵀ = E z_b z_bᵀ``, ``(..., d, d)``, positive definite.
-        cross: ``C = E z_b z_aᵀ``, ``(..., d, d)``, any matrix for which the joint covariance is one.
+        cross: ``C = E z_b z_aᵀ``, ``(..., d, d)``, such that the joint covariance is positive semi-definite.
 
     Returns:
-        The best predictor of one view from the other, and the covariance of what it misses.
+        The best predictor of one view from the other, and the covariance of its residual.
 
     Raises:
         ValueError: if ``cov`` is not symmetric positive definite, the shapes differ, or no pair of views has this
@@ -42,8 +42,8 @@ def conditional_distribution(cov: Tensor, cross: Tensor) -> ConditionalDistribut
     largest = correlations[..., 0].max().item()
     if largest > 1 + 1e-5:
         raise ValueError(
-            f"cross must leave the joint covariance positive semi-definite: a canonical correlation of at most 1 "
-            f"was expected, got {largest:.6g}"
+            f"cross must leave the joint covariance positive semi-definite: expected canonical correlations of at most "
+            f"1, got {largest:.6g}"
         )
     predictor = torch.linalg.solve_triangular(factor, half, upper=False, left=False)
     return ConditionalDistribution(predictor, cov - half @ half.mT)

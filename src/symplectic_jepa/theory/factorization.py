@@ -1,4 +1,4 @@
-"""Every linear symplectic map (with an invertible block) is a kick, a scaling and a drift."""
+"""Factorises a linear symplectic map with an invertible block into a kick, a scaling and a drift."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def kick_drift_scaling(matrix: Tensor, *, tolerance: float = 1e-5) -> KickDriftS
         tolerance: largest entry allowed of ``MᵀΩM − Ω``, in units of ``‖M‖²``.
 
     Returns:
-        The three factors. ``BD⁻¹`` and ``D⁻¹C`` are made symmetric to the last bit, so the two shears are exactly
-        symplectic.
+        The three factors. ``BD⁻¹`` and ``D⁻¹C`` are symmetrised exactly, so the two shears are exactly symplectic.
 
     Raises:
         ValueError: if the matrix is not symplectic, or its block ``D`` is singular.
@@ -49,7 +48,7 @@ def kick_drift_scaling(matrix: Tensor, *, tolerance: float = 1e-5) -> KickDriftS
     if (smallest <= 2 * d * torch.finfo(matrix.dtype).eps * norm).any():
         raise ValueError(
             f"the lower right block D of matrix must be invertible, got smallest singular value "
-            f"{smallest.min().item():.3g}; a rotation by a quarter turn, for one, has no such factors"
+            f"{smallest.min().item():.3g}; a rotation by a quarter turn, for example, has no such factors"
         )
 
     upper = _symmetric(torch.linalg.solve(D, B, left=False))

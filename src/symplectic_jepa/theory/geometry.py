@@ -25,7 +25,7 @@ def worst_case_variance(H: Tensor, cov: Tensor) -> Tensor:
         ``(...)``.
 
     Raises:
-        ValueError: if a matrix is not what it has to be, or the two differ in ``d``.
+        ValueError: if a matrix is not as required, or the two differ in ``d``.
     """
     H = spd("H", H)
     values: Tensor = torch.linalg.eigvalsh(in_metric(H, spd("cov", cov, semidefinite=True, like=H)))
@@ -58,7 +58,7 @@ def minimax_value(H: Tensor, budget: float | Tensor) -> Tensor:
 def geometry_of_covariance(cov: Tensor, budget: float | Tensor) -> Tensor:
     r"""``H = (c/d) Σ⁻¹``, the one geometry whose minimax covariance is ``Σ`` [paper, proposition 3.7].
 
-    Every covariance is thus an oracle for some geometry: the theory singles out none when ``H`` is unknown.
+    So every covariance is the oracle of some geometry: without knowledge of ``H`` the theory singles out none.
 
     Args:
         cov: ``Σ``, ``(..., d, d)``, positive definite.
@@ -81,7 +81,7 @@ def maximum_entropy_distribution(H: Tensor, budget: float | Tensor) -> Multivari
         budget: ``c > 0``.
 
     Returns:
-        The law, with the leading dimensions as its batch shape.
+        The distribution, with the leading dimensions as its batch shape.
 
     Raises:
         ValueError: if ``H`` is not symmetric positive definite, or the budget not positive.

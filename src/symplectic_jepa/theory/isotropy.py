@@ -1,4 +1,4 @@
-"""What a covariance chosen without regard to the geometry costs, Euclidean isotropy first of all."""
+"""The cost of a covariance that ignores the geometry, Euclidean isotropy in particular."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def whiten(z: Tensor, H: Tensor) -> Tensor:
 
     Args:
         z: samples ``(..., N, d)``.
-        H: geometry ``(..., d, d)``, the symmetric root of which is taken (differentiable, also at ``H = I``).
+        H: geometry ``(..., d, d)``, whose symmetric root is applied (differentiable, also at ``H = I``).
 
     Returns:
         ``(..., N, d)`` in the dtype of ``z``.
 
     Raises:
         TypeError: if ``z`` is not floating.
-        ValueError: if ``H`` is not symmetric positive definite, or ``z`` has not ``d`` columns.
+        ValueError: if ``H`` is not symmetric positive definite, or ``z`` does not have ``d`` columns.
     """
     H = spd("H", H)
     if not z.is_floating_point():
@@ -77,10 +77,10 @@ def metric_anisotropy(H: Tensor, cov: Tensor) -> Tensor:
         cov: ``Σ``, ``(..., d, d)``, positive semi-definite and not zero.
 
     Returns:
-        ``(...)``: 0 iff ``Σ = a H⁻¹``, at most ``√(1 − 1/d)``, which a covariance of rank 1 has.
+        ``(...)``: 0 iff ``Σ = a H⁻¹``, at most ``√(1 − 1/d)``, attained at rank 1.
 
     Raises:
-        ValueError: if a matrix is not what it has to be, or the two differ in ``d``.
+        ValueError: if a matrix is not as required, or the two differ in ``d``.
     """
     H = spd("H", H)
     whitened = in_metric(H, spd("cov", cov, semidefinite=True, like=H))
@@ -94,18 +94,18 @@ def metric_anisotropy(H: Tensor, cov: Tensor) -> Tensor:
 def regret(H: Tensor, shape: Tensor) -> Tensor:
     r"""``d λ_max(H^{1/2} S H^{1/2}) / tr(HS)``: the price of a fixed covariance shape ``S`` [paper, theorem 3.8].
 
-    The ratio of worst-case variances of ``Σ = c S / tr(HS)`` and of the oracle `minimax_covariance`; the budget, and
-    the scales of ``H`` and of ``S``, cancel.
+    The worst-case variance of ``Σ = c S / tr(HS)`` divided by that of the oracle `minimax_covariance`. The budget and
+    the scales of ``H`` and ``S`` cancel.
 
     Args:
         H: geometry ``(..., d, d)``.
-        shape: ``S``, ``(..., d, d)``, positive semi-definite and not zero (the covariance of an encoder, say).
+        shape: ``S``, ``(..., d, d)``, positive semi-definite and not zero, for example the covariance of an encoder.
 
     Returns:
         ``(...)``, in ``[1, d]``: 1 iff ``S ∝ H⁻¹``, and ``d`` only if ``S`` has rank 1.
 
     Raises:
-        ValueError: if a matrix is not what it has to be, or the two differ in ``d``.
+        ValueError: if a matrix is not as required, or the two differ in ``d``.
     """
     H = spd("H", H)
     return _peak_over_mean(in_metric(H, spd("shape", shape, semidefinite=True, like=H)))
@@ -115,11 +115,11 @@ def adversarial_geometry(shape: Tensor, *, epsilon: float = 1e-3) -> Tensor:
     r"""A geometry under which ``S`` has the regret ``d / (1 + (d − 1)ε)``, towards ``d`` [paper, theorem 3.8].
 
     With ``S = LLᵀ``, ``H = L⁻ᵀ diag(1, ε, …, ε) L⁻¹``: then ``LᵀHL``, which has the eigenvalues of ``HS``, is that
-    diagonal. (The paper's proof takes the symmetric root of ``S`` in place of ``L``.)
+    diagonal. (The paper's proof uses the symmetric root of ``S`` instead of ``L``.)
 
     Args:
         shape: ``S``, ``(..., d, d)``, positive definite.
-        epsilon: ``0 < ε ≤ 1``, the smaller the worse.
+        epsilon: ``0 < ε ≤ 1``; the smaller, the larger the regret.
 
     Returns:
         ``(..., d, d)``.

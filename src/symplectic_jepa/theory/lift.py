@@ -1,4 +1,4 @@
-"""The oracle covariance as the position marginal of a Gibbs law on phase space, and the flow that keeps it."""
+"""The oracle covariance as position marginal of a Gibbs distribution on phase space, and the flow that preserves it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class QuadraticLift(NamedTuple):
 def quadratic_lift(H: Tensor, budget: float | Tensor) -> QuadraticLift:
     r"""Gibbs law ``∝ exp(−β(½qᵀHq + ½‖p‖²))`` at ``β = d/c`` [paper, proposition 3.6].
 
-    ``q ~ N(0, (c/d) H⁻¹)``, the `maximum_entropy_distribution`, and ``p ~ N(0, (c/d) I)``, independent of it: position
+    ``q ~ N(0, (c/d) H⁻¹)`` is the `maximum_entropy_distribution`; ``p ~ N(0, (c/d) I)`` is independent of it. Position
     and momentum carry the energy ``c/2`` each.
 
     Args:
@@ -43,14 +43,14 @@ def quadratic_lift(H: Tensor, budget: float | Tensor) -> QuadraticLift:
 def quadratic_flow(H: Tensor, time: float | Tensor) -> Tensor:
     r"""``exp(t [[0, I], [−H, 0]])``: the exact flow of ``q̇ = p``, ``ṗ = −Hq`` [paper, equation 22].
 
-    It is symplectic and leaves `quadratic_lift` invariant: what `QuadraticHamiltonian` and an integrator approximate.
+    It is symplectic and leaves `quadratic_lift` invariant. `QuadraticHamiltonian` with an integrator approximates it.
 
     Args:
         H: geometry ``(..., d, d)``.
         time: ``t``, a number or ``(...)``; may be negative.
 
     Returns:
-        ``(..., 2d, 2d)``, to be applied to columns ``[q; p]``.
+        ``(..., 2d, 2d)``, which acts on columns ``[q; p]``.
 
     Raises:
         ValueError: if ``H`` is not symmetric positive definite, or the time not finite.

@@ -1,4 +1,4 @@
-"""Two processes with unequal shards, beside one process with everything."""
+"""Two processes with unequal shards, compared with one process that has the whole batch."""
 
 import torch
 import torch.distributed as dist
@@ -14,10 +14,10 @@ class Local(nn.Module):
     """A floor under the variances, from this rank's samples."""
 
     def share(self, sums):
-        """Nothing."""
+        """Do nothing."""
 
     def forward(self, states):
-        """States (V, B, D) to a loss, and no terms."""
+        """Map states (V, B, D) to a loss and no terms."""
         z = states.flatten(0, 1)
         sums = torch.stack([torch.ones_like(z), z, z.square()]).sum(1)
         self.share(sums)
@@ -27,7 +27,7 @@ class Local(nn.Module):
 
 
 class InPlace(Local):
-    """The same, from sums over all ranks that autograd does not see."""
+    """The same floor, from sums over all ranks that autograd does not see."""
 
     def share(self, sums):
         """Overwrite them with their sum over the ranks."""
@@ -36,7 +36,7 @@ class InPlace(Local):
 
 
 def hamjepa():
-    """The objective of the paper; its predictor has weights too."""
+    """The paper's objective; its predictor has weights too."""
     energy = sj.SeparableHamiltonian(16, residual_scale=1.0)
     return sj.hamjepa_cifar100(sj.HamiltonianPredictor(energy))
 
@@ -74,7 +74,7 @@ def main():
     for name, make_loss in LOSSES.items():
         model = DistributedDataParallel(build(make_loss))
         found[name] = loss_and_gradient(model, mine)
-    dist.destroy_process_group()  # from here on, one process each
+    dist.destroy_process_group()  # from here on, each process is on its own
 
     lines = [f"{'relative difference':20} loss  gradient"]
     for name, make_loss in LOSSES.items():

@@ -1,58 +1,50 @@
-"""Write ``docs/scale-out.md`` from the code: ``python docs/make_scale_out.py``."""
+"""The page ``docs/scale-out.md``: bytes counted from the tensors that the objectives sum."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import torch
 from torch import nn
 
 import symplectic_jepa as sj
 
-PAGE = Path(__file__).parent / "scale-out.md"
 GPUS = (8, 64, 512)
 D = 1024  # of q and of p, the paper's
-BATCH = 64  # images per rank: the sums do not depend on it, the MMDs' rows do
+BATCH = 64  # images per rank; the sums do not depend on it, the rows that the MMDs exchange do
 
 TEXT = """# What a step moves between ranks
 
-Written from the code by `python docs/make_scale_out.py`; a test keeps it current. Bytes are counted from the tensors
-that the objectives sum, not measured on a network.
+Generated from the code by `python -m docs.helpers.generate`; a test checks that it is current. Bytes are counted from
+the tensors that the objectives sum, not measured on a network.
 
 ## The arithmetic
 
-Every statistic of an objective is a function of sums over the batch. A rank adds up its own samples; the sums of all
-penalties and of the prediction loss travel as one float64 vector in **one all-reduce forward, and one backward** for
-its gradient. Its length depends on the dimension of the state and on the settings, not on the batch and not on the
-ranks:
+Every statistic of an objective is a function of sums over the batch. Each rank sums over its own samples. The sums of
+all penalties and of the prediction loss travel as one float64 vector: **one all-reduce in the forward pass, and one in
+the backward pass** for its gradient. The length of the vector depends on the state dimension and the settings, not on
+the batch size or the number of ranks:
 
 - budget: 1 number; variance floor: 2d; mean penalty: 2d; each with a count;
-- spectral floors: k + k² for the projected samples' first and second moments;
-- SIGReg: 2·T·M for each view, the sums of cosines and sines.
+- spectral floors: k + k² for the first and second moments of the projected samples;
+- SIGReg: 2·T·M per view, the sums of cosines and sines.
 
-An all-reduce of b bytes on W ranks sends and receives 2·(W − 1)/W·b per rank, whatever the algorithm that reaches the
-bandwidth bound: {factors}. So the objective's share in the traffic does not grow with the number of ranks.
+A bandwidth-optimal all-reduce of b bytes on W ranks sends and receives 2·(W − 1)/W·b per rank: {factors}.
+So the objective's share of the traffic does not grow with the number of ranks.
 
 {collectives}
 
-The gradient all-reduce of `DistributedDataParallel` overlaps with the backward pass; the objective's two cannot, for
-the loss waits for them. What they cost is latency: two small collectives a step. SyncBatchNorm adds two per
-normalisation layer ({layers} here: {norm_collectives} a step, {norm_bytes} in all), which is why it, and not the
-objective, is the first thing to look at when a step does not scale.
+The gradient all-reduce of `DistributedDataParallel` overlaps with the backward pass. The objective's two collectives
+cannot, because the loss waits for them. They cost latency: two small collectives per step. SyncBatchNorm adds two per
+normalisation layer (the encoder has {layers}: {norm_collectives} per step, {norm_bytes} in total).
+If a step does not scale, look at SyncBatchNorm first, not at the objective.
 
-## Penalties with more to move
+## Penalties that move more
 
-Other regularizers on the whole state `z` ({dim} coordinates, two views apart, {batch} images per rank), per rank and
-per direction. The D × D ones move several times the gradient of this encoder; the MMD moves samples, and grows with
-the ranks.
+Other regularizers on the whole state `z` ({dim} coordinates, two views taken separately, {batch} images per rank), per
+rank and per direction. Those that need a D × D matrix move several times the gradient of this encoder. The MMD moves
+samples, so its traffic grows with the number of ranks.
 
 {others}
 """
-
-
-def main() -> None:
-    """Write the page."""
-    PAGE.write_text(page())
 
 
 def page() -> str:
@@ -61,7 +53,7 @@ def page() -> str:
     hamjepa = sj.hamjepa_cifar100(sj.HamiltonianPredictor(sj.SeparableHamiltonian(D)))
     full_sigreg = sj.LeJEPAObjective(sj.sigreg_penalties(slices=1024, knots=17))
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
-    # Forward gathers mean, inverse deviation and a count of every rank; backward sums two vectors per layer.
+    # Forward gathers mean, inverse standard deviation and count from every rank; backward sums two vectors per layer.
     norm_numbers = sum(4 * m.num_features + 1 for m in norms)
     return TEXT.format(
         factors=", ".join(f"{2 * (w - 1) / w:.2f}·b on {w} GPUs" for w in GPUS),
@@ -84,7 +76,7 @@ def page() -> str:
 def _objectives(rows: dict[str, tuple[sj.HamJEPAObjective | sj.LeJEPAObjective, int]]) -> str:
     ranks = " | ".join(f"objective / gradient, {w} GPUs" for w in GPUS)
     lines = [
-        f"| objective | its vector | gradient all-reduce | {ranks} | share |",
+        f"| objective | vector | gradient all-reduce | {ranks} | share |",
         "| --- | --- | --- |" + " --- |" * (len(GPUS) + 1),
     ]
     states = torch.randn(2, BATCH, 2 * D)
@@ -114,7 +106,7 @@ def _others() -> str:
         cells = [_size(8 * numbers * 2 * (w - 1) / w) for w in GPUS]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     rows = [_size(4 * BATCH * w * (2 * (2 * D) + 1) * 2 * (w - 1) / w) for w in GPUS]
-    lines.append(f"| `MMD` (the rows of all ranks) | {' | '.join(rows)} |")
+    lines.append(f"| `MMD` (rows of all ranks) | {' | '.join(rows)} |")
     return "\n".join(lines)
 
 
@@ -127,7 +119,3 @@ def _size(count: float) -> str:
         if count >= 0.9 * factor:  # never four digits
             return f"{count / factor:.3g} {unit}"
     return f"{count:.0f} B"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,10 @@
-"""Write ``docs/components.md`` from the code: ``python docs/make_components.py``."""
+"""The tables of ``docs/components.md``: equations from the docstrings, costs measured."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import symplectic_jepa as sj
 
-PAGE = Path(__file__).parent / "components.md"
 N, D = 512, 1024
 
 REGULARIZERS: dict[str, nn.Module] = {
@@ -34,14 +32,14 @@ REGULARIZERS: dict[str, nn.Module] = {
 }
 INTRODUCTION = f"""# Regularizers and integrators
 
-Generated from the code by `python docs/make_components.py`; a test keeps it current.
+Generated from the code by `python -m docs.helpers.generate`; a test checks that it is current.
 
 ## Regularizers
 
-Samples `(…, N, D)` to a scalar. Cost at N = {N}, D = {D}, float32, default settings (Barlow Twins: two such views):
-operations of the matrix products, forward and backward, and what the forward pass keeps for the backward pass,
-its input aside. Exact under data parallelism: value and gradients are of the global batch, tested on 2 to 4 processes;
-the MMDs exchange all samples for it, the others a few sums.
+Each maps samples `(…, N, D)` to a scalar. Costs are for N = {N}, D = {D}, float32 and default settings (Barlow Twins:
+two such views). GFLOP counts the matrix products, forward and backward. "MiB kept" is what the forward pass saves for
+the backward pass, without its input. "Exact under DDP" means that value and gradient are those of the global batch,
+tested on 2 to 4 processes. For this the MMDs exchange all samples; the others exchange a few sums.
 
 | name | equation | GFLOP | MiB kept | exact under DDP |
 | --- | --- | --- | --- | --- |"""
@@ -49,26 +47,21 @@ the MMDs exchange all samples for it, the others a few sums.
 INTEGRATORS = f"""
 ## Integrators
 
-Maps `(q, p) → (q, p)`; all are symplectic, and a negative step inverts a positive one. Autograd keeps the states and
-activations of every evaluation, so memory grows with their number; with `gradient="reversible"` the explicit ones keep
-the final state alone. Cost of two steps of {N} states with d = {D}, hidden width 256, forward and backward, as above.
-Rows do not meet, so each is exact under data parallelism.
+Each maps `(q, p) → (q, p)`. All are symplectic, and a negative step inverts a positive one. Autograd keeps the states
+and activations of every force evaluation, so memory grows with their number. With `gradient="reversible"` the explicit
+integrators keep only the final state. Costs are for two steps of {N} states with d = {D} and hidden width 256, forward
+and backward, counted as above. Samples do not interact, so every integrator is exact under data parallelism.
 
 | name | equation | order | symmetric | force evaluations for S steps | GFLOP | MiB kept | exact under DDP |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 DERIVED: dict[type, str] = {
-    sj.BarlowTwins: "`Σ_i (1 − C_ii)² + λ Σ_{i≠j} C_ij²`, `C` the correlation between the views",
+    sj.BarlowTwins: "`Σ_i (1 − C_ii)² + λ Σ_{i≠j} C_ij²`, `C` the cross-correlation of the views",
     sj.HamSIGReg: "`SIGReg` of `H^{1/2} z`",
     sj.CodingRate: "`−R(Z)`, `R = ½ log det(I + D/(N ε²) ZᵀZ)`",
     sj.MMD: "`mean_nm k(x_n, x_m) − 2 mean_n E k(x_n, g) + E k(g, g')`, `k(x, y) = exp(−‖x − y‖²/2σ²)`, `g ~ N(0, I)`",
     sj.SlicedMMD: "`MMD` of `zᵀa`, mean over unit directions `a`",
 }
-
-
-def main() -> None:
-    """Write the page."""
-    PAGE.write_text(page())
 
 
 def page() -> str:
@@ -94,7 +87,7 @@ def _regularizer_row(name: str, module: nn.Module) -> str:
 
 
 def _cost(loss: Callable[[], Tensor], inputs: list[Tensor]) -> str:
-    """Operations of a loss and its gradient, and what is kept between the two beside inputs and parameters."""
+    """GFLOP of a loss and its gradient, and MiB kept between the two apart from inputs and parameters."""
     given = {x.untyped_storage().data_ptr() for x in inputs}
     kept: dict[int, int] = {}
 
@@ -112,7 +105,7 @@ def _cost(loss: Callable[[], Tensor], inputs: list[Tensor]) -> str:
 
 
 def _equation(cls: type) -> str:
-    """The longest formula of the class's docstring, unless it is one of a simpler one."""
+    """The longest formula in the class's docstring, unless the class is described in terms of another."""
     if cls in DERIVED:
         return DERIVED[cls]
     text = (inspect.getdoc(cls) or "").split("Args:")[0]
@@ -132,7 +125,7 @@ def _splitting_row(splitting: sj.integrators.Splitting) -> str:
 
 
 def _integrator_cost(integrator: sj.integrators.Integrator, hamiltonian: sj.hamiltonians.Hamiltonian) -> str:
-    """Of two steps."""
+    """Cost of two steps."""
     torch.manual_seed(0)
     q, p = torch.randn(N, D, requires_grad=True), torch.randn(N, D, requires_grad=True)
 
@@ -157,7 +150,3 @@ def _count_midpoint() -> int:
     hamiltonian = Counting()
     sj.implicit_midpoint(hamiltonian, torch.zeros(1, 1), torch.zeros(1, 1), dt=0.1)
     return hamiltonian.calls
-
-
-if __name__ == "__main__":
-    main()

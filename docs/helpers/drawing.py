@@ -1,4 +1,4 @@
-"""Figures of the pages as inline SVG: they take the page's text colour, so one figure serves light and dark."""
+"""Figures as inline SVG in the page's text colour, so that one figure works in light and dark mode."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ STYLE = {
 
 
 def svg(figure: Figure, alt: str) -> str:
-    """The figure as HTML; ``alt`` is what it shows, for those who cannot see it."""
+    """The figure as HTML; ``alt`` describes it for readers who cannot see it."""
     buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": alt}):  # the same figure, the same bytes
+    with mpl.rc_context({"svg.hashsalt": alt}):  # the same bytes for the same figure
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
     drawing = text[text.index("<svg") :].replace("#000000", "currentColor")

@@ -1,4 +1,4 @@
-"""The figures of ``method.md``: what the library and the examples compute, drawn."""
+"""The figures of ``method.md``, drawn from what the library and the examples compute."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import symplectic_jepa as sj
-from docs.drawing import BLUE, GREY, RED, svg
+from docs.helpers.drawing import BLUE, GREY, RED, svg
 from examples.images.datasets import ImageData, load_data
 from examples.model.build import JEPA, build_model, explicit_euler
 from examples.recipe.schema import Recipe, load_recipe
@@ -30,14 +30,14 @@ PENDULUM = sj.PotentialHamiltonian(lambda q: (1 - q.cos()).sum(-1))
 
 
 def drawn(figure: Callable[[], Figure]) -> str:
-    """One of the figures below as HTML; its docstring tells what it shows."""
+    """One of the figures below as HTML; its docstring describes what it shows, and becomes the alt text."""
     return svg(figure(), " ".join((inspect.getdoc(figure) or "").split()))
 
 
 @functools.cache
 @torch.enable_grad()
 def trained(*settings: str) -> tuple[Recipe, ImageData, JEPA]:
-    """The recipe for the textures, on half the images and cut to two epochs, trained now."""
+    """The recipe ``textures``, trained now, on half the images for two epochs."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # no progress bar
         cut = ("data.train_size=2560", "data.batch_size=64", "train.epochs=2", "optim.warmup_epochs=1")
         cut += (f"train.out={folder}/run",)
@@ -52,7 +52,7 @@ def trained(*settings: str) -> tuple[Recipe, ImageData, JEPA]:
 @functools.cache
 @torch.no_grad()
 def two_views(*settings: str, count: int = 512) -> tuple[Tensor, Tensor, Tensor]:
-    """Test images, their two augmented views and the states of these: each ``(2, B, …)`` but the first."""
+    """Test images ``(B, …)``, their two augmented views and the states of these views, both ``(2, B, …)``."""
     recipe, data, model = trained(*settings)
     views = make_views(recipe, data, ALONE)(data.test_images[:count], None, 0)
     return data.test_images[:count], views, model.encoder(views.flatten(0, 1)).unflatten(0, (2, count))
@@ -73,7 +73,7 @@ def views_figure() -> Figure:
 
 @torch.no_grad()
 def states_figure() -> Figure:
-    """Two views: positions and momenta as tokens by channels, the positions that the other view predicts, the error."""
+    """Two views: positions and momenta as tokens by channels, positions predicted from the other, squared error."""
     _, data, model = trained()
     _, views, states = two_views()
     predictor = model.objective.predictor
@@ -97,21 +97,21 @@ def states_figure() -> Figure:
 
 
 def leapfrog_figure() -> Figure:
-    """Two leapfrog steps of the pendulum in the phase plane, each kick and drift an arrow."""
+    """Two leapfrog steps of the pendulum in the phase plane, with an arrow for every kick and drift."""
     figure, axis = plt.subplots(figsize=(6, 3.2))
     level_sets(axis, (0.2, 3.4), (0.0, 2.0))
     h = 0.8
     start = (torch.tensor([0.8], dtype=torch.float64), torch.tensor([1.75], dtype=torch.float64))
     q, p = start
     points = [(q, p)]
-    for kick, drift in ((h / 2, h), (h, h), (h / 2, 0.0)):  # neighbouring half-kicks are one
+    for kick, drift in ((h / 2, h), (h, h), (h / 2, 0.0)):  # adjacent half-kicks are merged
         p = p + kick * PENDULUM.force(q)
         points.append((q, p))
         if drift:
             q = q + drift * PENDULUM.velocity(p)
             points.append((q, p))
     assert torch.equal(torch.stack(points[-1]), torch.stack(sj.leapfrog(PENDULUM, *start, dt=h, steps=2)))
-    labels = (  # and where they stand, from the middle of the arrow
+    labels = (  # with offsets from the middle of the arrow
         ("half-kick", (-48, -4)),
         ("drift", (-10, 6)),
         ("two half-kicks, one force", (6, -3)),
@@ -132,7 +132,7 @@ def leapfrog_figure() -> Figure:
 
 
 def area_figure() -> Figure:
-    """A disc of pendulum states keeps its area and energy under leapfrog; under explicit Euler both grow."""
+    """A disc of pendulum states keeps its area and energy under leapfrog; both grow under explicit Euler."""
     angle = torch.linspace(0, 2 * torch.pi, 200, dtype=torch.float64)
     q0, p0 = 0.35 * angle.cos()[:, None], 1.1 + 0.35 * angle.sin()[:, None]
     figure, (left, right, energies) = plt.subplots(1, 3, figsize=(7.6, 2.9), width_ratios=(1, 1, 0.9))
@@ -158,7 +158,7 @@ def area_figure() -> Figure:
 
 
 def matching_figure() -> Figure:
-    """Two states of the pendulum, what each predicts for the other, and the differences that the loss squares."""
+    """Two states of the pendulum, the prediction of each for the other, and the differences that the loss squares."""
     predictor = sj.HamiltonianPredictor(PENDULUM, dt=0.4, steps=2)
     z_a, z_b = (torch.tensor([z], dtype=torch.float64) for z in ((-0.7, 1.5), (0.8, 1.2)))
     figure, axes = plt.subplots(1, 2, figsize=(7, 2.9), sharey=True)
@@ -169,7 +169,7 @@ def matching_figure() -> Figure:
     for axis, source, target, direction, title in ways:
         level_sets(axis, (-1.6, 1.4), (0.5, 2.2))
         path = [source]
-        for _ in range(20):  # the same energy in finer steps, for the line
+        for _ in range(20):  # the same flow in finer steps, for the line
             path.append(sj.HamiltonianPredictor(PENDULUM, dt=0.04, steps=1)(path[-1], direction=direction))
         axis.plot(*torch.cat(path).T, color=RED, linewidth=1.4)
         (q, p), (goal_q, goal_p) = predictor(source, direction=direction)[0].tolist(), target[0].tolist()
@@ -187,9 +187,10 @@ def matching_figure() -> Figure:
 
 @torch.no_grad()
 def collapse_figure() -> Figure:
-    """Spectrum of q after training with the floors and without, and a table.
+    """Spectrum of q after training with and without the floors, and a table.
 
-    Without floors matching loss, spread and effective rank are far smaller; the symplectic defect is rounding in both.
+    Without floors, matching loss, spread and effective rank are much smaller; the symplectic defect is rounding error
+    in both runs.
     """
     figure, (spectra, numbers) = plt.subplots(1, 2, figsize=(7.6, 2.9), width_ratios=(1, 1.25))
     rows = []
@@ -212,7 +213,7 @@ def collapse_figure() -> Figure:
 
 
 def clouds() -> dict[str, Tensor]:
-    """States ``(1024, 64)`` that are healthy, or ill in one way each."""
+    """States ``(1024, 64)`` that are healthy, or degenerate in one way each."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1024, 64, generator=generator)
     turn = torch.linalg.qr(torch.randn(64, 64, generator=generator)).Q
@@ -220,7 +221,7 @@ def clouds() -> dict[str, Tensor]:
     spike = torch.where(torch.arange(64) == 0, 7.0, 0.5)
     dead = torch.where(torch.arange(64) < 8, 0.02, 1.0)
 
-    def scaled(y: Tensor) -> Tensor:  # to the energy budget
+    def scaled(y: Tensor) -> Tensor:  # to meet the energy budget
         return y / y.square().mean().sqrt()
 
     decaying = torch.linspace(0, -2, 64).exp()
@@ -239,7 +240,7 @@ def clouds() -> dict[str, Tensor]:
 def floors_figure() -> Figure:
     """Seven clouds of states with their spectra, and the value of each penalty on each.
 
-    Every kind of collapse is seen by at least one floor; on the two healthy clouds none is active.
+    At least one penalty detects each kind of collapse; on the two healthy clouds none is active.
     """
     penalties: dict[str, Callable[[Tensor], Tensor]] = {
         "energy budget": sj.EnergyBudget(1.0),
@@ -272,7 +273,7 @@ def floors_figure() -> Figure:
 
 
 def level_sets(axis: Any, q_range: tuple[float, float], p_range: tuple[float, float]) -> None:
-    """The pendulum's energy as thin lines."""
+    """Level sets of the pendulum's energy as thin lines."""
     q, p = torch.linspace(*q_range, 120), torch.linspace(*p_range, 120)
     energy = PENDULUM(*(x[..., None] for x in torch.meshgrid(q, p, indexing="xy")))
     axis.contour(q, p, energy, levels=12, colors=GREY, linewidths=0.6, alpha=0.6)
@@ -280,12 +281,12 @@ def level_sets(axis: Any, q_range: tuple[float, float], p_range: tuple[float, fl
 
 
 def polygon_area(q: Tensor, p: Tensor) -> Tensor:
-    """Of a closed polygon of states ``(N, 1)``."""
+    """The area of a closed polygon of states ``(N, 1)``."""
     return 0.5 * (q * p.roll(-1, 0) - p * q.roll(-1, 0)).sum().abs()
 
 
 def draw_table(axis: Any, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Text in a grid, without a box."""
+    """Draw text in a grid, without borders."""
     for y, row in enumerate((header, *rows)):
         for x, text in enumerate(row):
             axis.text(
@@ -299,13 +300,13 @@ def draw_table(axis: Any, header: Sequence[str], rows: Sequence[Sequence[str]]) 
 
 
 def pixels(view: Tensor, data: ImageData) -> Tensor:
-    """A normalised view as it looked."""
+    """A normalised view as an image with values from 0 to 1."""
     mean, std = (torch.tensor(x)[:, None, None] for x in (data.mean, data.std))
     return (view * std + mean).clamp(0, 1)
 
 
 def show(axis: Any, image: Tensor) -> None:
-    """An image ``(3, H, W)`` without axes."""
+    """Show an image ``(3, H, W)`` without axes."""
     axis.imshow(image.permute(1, 2, 0))
     axis.set(xticks=[], yticks=[])
     axis.grid(visible=False)
