@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from symplectic_jepa._precision import autocast_off
 from symplectic_jepa.hamiltonians import AbstractSeparable
 from symplectic_jepa.hamiltonians._autograd import unknown_leaf
 
@@ -107,7 +108,7 @@ class _Reversible(torch.autograd.Function):
         learned = [x for x in leaves.values() if x.requires_grad]
         totals: dict[int, Tensor] = {}
         for is_kick, coefficient in reversed(ctx.updates):
-            with torch.enable_grad(), torch.autocast(q.device.type, enabled=False), _filled(ctx.slots, leaves):
+            with torch.enable_grad(), autocast_off(q.device), _filled(ctx.slots, leaves):
                 x = state[not is_kick].detach().requires_grad_()
                 field = ctx.hamiltonian.force(x) if is_kick else ctx.hamiltonian.velocity(x)
                 pushed = coefficient * dt * field
