@@ -75,7 +75,13 @@ class AbstractSeparable(Hamiltonian):
         return p
 
     def gradient(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        """``(∂H/∂q, ∂H/∂p) = (−force(q), velocity(p))``, each ``(..., d)``."""
+        """``(∂H/∂q, ∂H/∂p) = (−force(q), velocity(p))``, each ``(..., d)``.
+
+        Raises:
+            TypeError: if a state is not floating.
+            ValueError: if ``q`` and ``p`` differ in shape.
+        """
+        _checks.states(q, p)
         return -self.force(q), self.velocity(p)
 
     def forward(self, q: Tensor, p: Tensor) -> Tensor:

@@ -112,12 +112,12 @@ class _Reversible(torch.autograd.Function):
                 x = state[not is_kick].detach().requires_grad_()
                 field = ctx.hamiltonian.force(x) if is_kick else ctx.hamiltonian.velocity(x)
                 pushed = coefficient * dt * field
-            state[is_kick] = state[is_kick] - pushed.detach()
-            if not pushed.requires_grad:  # a constant field
-                continue
-            inputs = [x, *learned]
-            _refuse_unseen(pushed, inputs)
-            grad_x, *grads = torch.autograd.grad(pushed, inputs, grad[is_kick], allow_unused=True)
+                state[is_kick] = state[is_kick] - pushed.detach()
+                if not pushed.requires_grad:  # a constant field
+                    continue
+                inputs = [x, *learned]
+                _refuse_unseen(pushed, inputs)
+                grad_x, *grads = torch.autograd.grad(pushed, inputs, grad[is_kick], allow_unused=True)
             if grad_x is not None:
                 grad[not is_kick] = grad[not is_kick] + grad_x
             for leaf, g in zip(learned, grads, strict=True):
