@@ -37,10 +37,15 @@ class MatrixGeometry(Geometry, ExactBuffers):
     def __init__(self, matrix: _checks.Array) -> None:
         super().__init__()
         if not (isinstance(matrix, Tensor) and matrix.is_meta):  # whose values come with the weights
-            matrix = _checks.array("matrix", matrix)
-            if _checks.positive_definite("matrix", matrix).ndim != 2:
+            given = _checks.array("matrix", matrix)
+            matrix = _checks.positive_definite("matrix", given).to(given.dtype)
+            if matrix.ndim != 2:
                 raise ValueError(f"matrix must have shape (D, D), got {tuple(matrix.shape)}")
         self.register_buffer("matrix", matrix.detach().clone())
+        self._decompose()
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
         self._decompose()
 
     @full_precision
@@ -53,13 +58,9 @@ class MatrixGeometry(Geometry, ExactBuffers):
         return self.values
 
     def _decompose(self) -> None:
-        """The symmetric root and the eigenvalues, computed in float64; the weights hold the matrix alone."""
+        """The symmetric root and the eigenvalues, in float64, anew whenever a matrix is loaded."""
         values, vectors = torch.linalg.eigh(self.matrix.to(wide_dtype(self.matrix)))
-        root = (vectors * values.sqrt()) @ vectors.mT
+        root = (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
         dtype = torch.promote_types(self.matrix.dtype, torch.float32)
         self.register_buffer("root", root.to(dtype), persistent=False)
         self.register_buffer("values", values.to(dtype), persistent=False)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._decompose()
