@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any, TypeAlias
 
+import numpy as np
+import torch
 from torch import Size, Tensor
+
+Array: TypeAlias = "Tensor | np.ndarray[Any, Any]"
+"""What functions of numbers that are given take: a tensor, or a numpy array."""
+
+_RTOL = 1e-5  # of the largest entry or eigenvalue: the rounding of a covariance that was summed in float32
 
 
 def positive_int(name: str, value: int) -> int:
@@ -32,20 +40,42 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
     return value
 
 
+def array(name: str, x: Array) -> Tensor:
+    """Return ``x`` as a tensor, which shares the memory of a numpy array where it can."""
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biufc" and x.dtype.itemsize <= 16:
+        x = torch.from_numpy(np.require(x, x.dtype.newbyteorder("="), ("C", "W")))
+    if not isinstance(x, Tensor):
+        got = f"an array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+        raise TypeError(f"{name} must be a tensor or a numeric numpy array, got {got}")
+    if x.layout != torch.strided or x.is_meta:
+        raise TypeError(f"{name} must be a dense tensor with values, got layout {x.layout} on {x.device}")
+    return x
+
+
+def floating(name: str, x: Tensor) -> Tensor:
+    """Return ``x`` if it is a floating tensor."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = f"dtype {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{name} must be a floating-point tensor, got {got}")
+    return x
+
+
+def states(q: Tensor, p: Tensor) -> None:
+    """Refuse positions and momenta that are not floating tensors of one shape ``(..., d)``."""
+    if floating("q", q).shape != floating("p", p).shape or q.ndim == 0:
+        raise ValueError(f"q and p must share a shape (..., d), got {tuple(q.shape)} and {tuple(p.shape)}")
+
+
 def samples(name: str, x: Tensor, *, minimum: int = 1) -> Tensor:
     """Return ``x`` if it is a floating ``(..., N, D)`` tensor with at least ``minimum`` rows N."""
-    if not x.is_floating_point():
-        raise TypeError(f"{name} must be a floating-point tensor, got dtype {x.dtype}")
-    if x.ndim < 2 or x.shape[-2] < minimum or 0 in x.shape:
+    if floating(name, x).ndim < 2 or x.shape[-2] < minimum or 0 in x.shape:
         raise ValueError(f"{name} must have shape (..., N >= {minimum}, D >= 1), got {tuple(x.shape)}")
     return x
 
 
 def coordinates(name: str, x: Tensor, dim: int) -> Tensor:
     """Return ``x`` if it is a floating ``(..., dim)`` tensor."""
-    if not x.is_floating_point():
-        raise TypeError(f"{name} must be a floating-point tensor, got dtype {x.dtype}")
-    if x.ndim == 0 or x.shape[-1] != dim:
+    if floating(name, x).ndim == 0 or x.shape[-1] != dim:
         raise ValueError(f"{name} must have shape (..., {dim}), got {tuple(x.shape)}")
     return x
 
@@ -61,3 +91,32 @@ def broadcasts(shape: Size, target: Size) -> bool:
     """Whether ``shape`` broadcasts to ``target`` without enlarging it."""
     aligned = zip(reversed(shape), reversed(target), strict=False)
     return len(shape) <= len(target) and all(size in (1, goal) for size, goal in aligned)
+
+
+def square(name: str, matrix: Tensor) -> Tensor:
+    """Return ``matrix`` in float64 if it is a finite floating ``(..., d, d)`` tensor."""
+    floating(name, matrix)
+    if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2] or 0 in matrix.shape:
+        raise ValueError(f"{name} must have shape (..., d, d), d >= 1, got {tuple(matrix.shape)}")
+    if not matrix.isfinite().all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return matrix.to(torch.float64)
+
+
+def positive_definite(name: str, matrix: Tensor, *, semidefinite: bool = False) -> Tensor:
+    """Return the symmetric part of ``matrix``, in float64, if it is symmetric positive (semi-)definite."""
+    matrix = square(name, matrix)
+    fixed = matrix.detach()
+    skew = (fixed - fixed.mT).abs().amax((-2, -1))
+    if (skew > _RTOL * fixed.abs().amax((-2, -1))).any():
+        raise ValueError(f"{name} must be symmetric, got max |{name} - {name}^T| = {skew.max().item():.3g}")
+    if semidefinite:
+        values = torch.linalg.eigvalsh(fixed)
+        if (values[..., 0] < -_RTOL * values[..., -1].abs()).any():
+            raise ValueError(
+                f"{name} must be positive semi-definite, got smallest eigenvalue {values[..., 0].min().item():.3g}"
+            )
+    elif torch.linalg.cholesky_ex(fixed).info.any():
+        smallest = torch.linalg.eigvalsh(fixed)[..., 0].min().item()
+        raise ValueError(f"{name} must be positive definite, got smallest eigenvalue {smallest:.3g}")
+    return (matrix + matrix.mT) / 2

@@ -1,18 +1,33 @@
-"""Batch statistics are computed in float32 or better, whatever autocast asks for."""
+"""Float32 or better, whatever autocast asks for, and constants that no change of dtype rounds."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Concatenate, TypeVar
+from typing import ClassVar, Concatenate, TypeVar
 
 import torch
-from torch import Tensor
-from typing_extensions import ParamSpec
+from torch import Tensor, nn
+from typing_extensions import ParamSpec, Self
 
 P = ParamSpec("P")
 M = TypeVar("M")
 R = TypeVar("R")
+
+
+def autocast_off(device: torch.device) -> torch.autocast:
+    """A context in which the caller's autocast does not lower matrix products on ``device``."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float32 if it was half or bfloat16; float32 and float64 stay."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """float64, or float32 on a device that has no float64."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def full_precision(
@@ -22,9 +37,49 @@ def full_precision(
 
     @functools.wraps(forward)
     def wrapped(self: M, x: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with torch.autocast(x.device.type, enabled=False):
-            if x.is_floating_point():
-                x = x.to(torch.promote_types(x.dtype, torch.float32))
-            return forward(self, x, *args, **kwargs)
+        with autocast_off(x.device):
+            return forward(self, at_least_float32(x) if x.is_floating_point() else x, *args, **kwargs)
 
     return wrapped
+
+
+def at_full_precision(function: Callable[..., tuple[Tensor, ...]], *states: Tensor) -> tuple[Tensor, ...]:
+    """``function(*states)``, autocast off, in the widest of their dtypes and float32; each is cast back.
+
+    Raises:
+        TypeError: if a state is not floating.
+    """
+    if not all(x.is_floating_point() for x in states):
+        raise TypeError(f"states must be floating-point tensors, got {', '.join(str(x.dtype) for x in states)}")
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in states), torch.float32)
+    with autocast_off(states[0].device):
+        images = function(*(x.to(dtype) for x in states))
+    return tuple(image.to(x.dtype) for image, x in zip(images, states, strict=True))
+
+
+def exact_scalar(value: float) -> Tensor:
+    """``value`` on the default device, in float64 where there is one: 0.7 is 0.7."""
+    return torch.full((), value, dtype=wide_dtype(torch.empty(())))
+
+
+class ExactBuffers(nn.Module):
+    """Buffers named in `_exact` move between devices, but keep their dtype when the module changes its own.
+
+    They are constants that decide a loss, and take part in it in the dtype of the states.
+    """
+
+    _exact: ClassVar[tuple[str, ...]] = ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        exact = {id(self._buffers[name]) for name in self._exact if name in self._buffers}
+
+        def move(x: Tensor) -> Tensor:
+            if id(x) not in exact:
+                return fn(x)
+            device = fn(torch.empty((), device=x.device)).device
+            if device.type == "mps":  # no float64 there
+                return x.float().to(device)
+            moved = fn(x)
+            return moved if moved.dtype == x.dtype else x.to(device)
+
+        return super()._apply(move, recurse)  # type: ignore[no-untyped-call,no-any-return]

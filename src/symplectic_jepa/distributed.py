@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from symplectic_jepa._precision import wide_dtype as wide_dtype
+
 
 def world_size() -> int:
     """Number of processes; 1 without an initialised process group. Asked at call time, never stored."""
@@ -70,8 +72,3 @@ def global_sums(local: Sequence[Tensor], *, sync: bool = True) -> list[Tensor]:
 def count(samples: int, like: Tensor) -> Tensor:
     """This rank's number of samples, to be summed: a float64 scalar on the device of ``like``."""
     return torch.full((), float(samples), dtype=wide_dtype(like), device=like.device)
-
-
-def wide_dtype(x: Tensor) -> torch.dtype:
-    """float64, or float32 on a device that has no float64."""
-    return torch.float32 if x.device.type == "mps" else torch.float64

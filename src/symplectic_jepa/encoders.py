@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -22,12 +24,15 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
     mix ``q`` and ``p``.
 
     Args:
-        backbone: module from ``(B, 3, H, W)`` to a feature map ``(B, C, h, w)`` or to tokens ``(B, N, C)``. Class and
-            register tokens are its to drop: only where tokens are pooled to ``grid`` are they noticed.
+        backbone: module from ``(B, 3, H, W)`` to a feature map ``(B, C, h, w)`` or to tokens ``(B, N, C)`` in row-major
+            order.
         in_channels: ``C``.
         token_channels: channels per token after the projection; even.
         grid: side of the token grid (or ``(h, w)``) that features are pooled to adaptively; ``None`` keeps the
             backbone's.
+        prefix_tokens: number of class and register tokens that stand before the others and are dropped.
+        token_shape: ``(h, w)`` of the tokens that are left; by default they are a square, which only a square image
+            and a square number of tokens make sure of.
 
     Raises:
         ValueError: for a size below 1, or odd ``token_channels``.
@@ -42,15 +47,18 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
         in_channels: int,
         token_channels: int = 32,
         grid: int | tuple[int, int] | None = None,
+        prefix_tokens: int = 0,
+        token_shape: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.in_channels = _checks.positive_int("in_channels", in_channels)
         if _checks.positive_int("token_channels", token_channels) % 2:
             raise ValueError(f"token_channels must be even, half for q and half for p, got {token_channels}")
-        sides = grid if isinstance(grid, tuple) else (grid, grid)
-        if grid is not None and (len(sides) != 2 or any(type(s) is not int or s < 1 for s in sides)):
-            raise ValueError(f"grid must be an int >= 1, a pair of them, or None, got {grid!r}")
-        self.grid = None if grid is None else sides
+        self.grid = None if grid is None else _sides("grid", grid)
+        if type(prefix_tokens) is not int or prefix_tokens < 0:
+            raise ValueError(f"prefix_tokens must be an int >= 0, got {prefix_tokens!r}")
+        self.prefix_tokens = prefix_tokens
+        self.token_shape = None if token_shape is None else _sides("token_shape", token_shape)
         self.backbone = backbone
         self.token_projection = nn.Sequential(
             nn.Conv2d(in_channels, token_channels, kernel_size=1, bias=False), nn.BatchNorm2d(token_channels)
@@ -102,27 +110,36 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
         return encoder
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode images ``(B, 3, H, W)`` into states ``(B, 2d)``.
+        """Encode images ``(..., B, 3, H, W)`` into states ``(..., B, 2d)``; the leading dimensions go in as one batch.
 
         Raises:
-            ValueError: if the backbone's output is neither ``(B, C, h, w)`` nor ``(B, N, C)`` with
-                ``C = in_channels``, or tokens that are no square grid are to be pooled.
+            ValueError: if ``images`` has fewer than four dimensions, the backbone's output is neither ``(B, C, h, w)``
+                nor ``(B, N, C)`` with ``C = in_channels``, or the shape of its token grid is not known.
         """
-        tokens = self.token_projection(self._feature_map(self.backbone(images)))
+        if images.ndim < 4:
+            raise ValueError(f"images must have shape (..., B, 3, H, W), got {tuple(images.shape)}")
+        features = self.backbone(images.flatten(0, -4))
+        tokens = self.token_projection(self._feature_map(features, square=images.shape[-1] == images.shape[-2]))
         q, p = rearrange(tokens, "b (half c) h w -> half b (h w c)", half=2)
-        return join_state(q, p)
+        z = join_state(q, p)
+        return z.reshape(*images.shape[:-3], z.shape[-1])
 
-    def _feature_map(self, features: Tensor) -> Tensor:
-        """``(B, C, h, w)`` on the target grid, from a feature map or tokens."""
+    def _feature_map(self, features: Tensor, *, square: bool) -> Tensor:
+        """``(B, C, h, w)`` on the target grid, from a feature map or tokens of an image that may be square."""
         if features.ndim == 3 and features.shape[2] == self.in_channels:
-            # Without pooling no step looks at the neighbours, so any number of tokens may stand in one row.
-            side = round(features.shape[1] ** 0.5) if self.grid else 1
-            if self.grid and side * side != features.shape[1]:
+            features = features[:, self.prefix_tokens :]
+            h, w = self.token_shape or self._square(features.shape[1], square)
+            if h * w != features.shape[1]:
                 raise ValueError(
-                    f"grid={self.grid} needs tokens on a square grid to pool, got {features.shape[1]} tokens; let "
-                    "the backbone drop its class and register tokens"
+                    f"token_shape={self.token_shape} needs {h * w} tokens, got {features.shape[1]} after "
+                    f"prefix_tokens={self.prefix_tokens}"
                 )
-            features = rearrange(features, "b (h w) c -> b c h w", h=side)
+            features = rearrange(features, "b (h w) c -> b c h w", h=h)
+        elif self.prefix_tokens or self.token_shape:
+            raise ValueError(
+                f"prefix_tokens and token_shape are for a backbone that returns tokens (B, N, {self.in_channels}), got "
+                f"{tuple(features.shape)}"
+            )
         if features.ndim != 4 or features.shape[1] != self.in_channels:
             raise ValueError(
                 f"backbone must return (B, {self.in_channels}, h, w) or (B, N, {self.in_channels}), got "
@@ -131,3 +148,22 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
         if self.grid and features.shape[2:] != self.grid:
             features = F.adaptive_avg_pool2d(features, self.grid)
         return features
+
+    def _square(self, count: int, square_image: bool) -> tuple[int, int]:
+        """The sides of a square of tokens, or an error that says what is missing."""
+        side = math.isqrt(count)
+        if count and square_image and side**2 == count:
+            return side, side
+        extra = count - side**2
+        raise ValueError(
+            f"token_shape=(h, w) must be given for {count} tokens of a {'' if square_image else 'non-'}square image "
+            f"(prefix_tokens={self.prefix_tokens}): they are not known to be a square grid"
+            + (f"; if {extra} of them are class and register tokens, set prefix_tokens={extra}" if extra else "")
+        )
+
+
+def _sides(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    sides = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+        raise ValueError(f"{name} must be an int >= 1, a pair of them, or None, got {value!r}")
+    return sides[0], sides[1]

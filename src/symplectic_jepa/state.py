@@ -37,6 +37,6 @@ def join_state(q: Tensor, p: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes differ.
     """
-    if q.shape != p.shape:
-        raise ValueError(f"q and p must have the same shape, got {tuple(q.shape)} and {tuple(p.shape)}")
+    if q.shape != p.shape or q.ndim == 0:
+        raise ValueError(f"q and p must share a shape (..., d), got {tuple(q.shape)} and {tuple(p.shape)}")
     return torch.cat((q, p), dim=-1)

@@ -1,5 +1,6 @@
 """One of every module, small: to compile, to save, to count."""
 
+import torch
 from torch import nn
 
 import symplectic_jepa as sj
@@ -17,6 +18,9 @@ REGULARIZERS = {
     "SpectralFloors": lambda: sj.SpectralFloors(log_det=1.0, participation=0.9, top_share=0.1, refresh_every=2),
     "SIGReg": lambda: sj.SIGReg(slices=16, knots=5),
     "HamSIGReg, Laplacian": lambda: sj.HamSIGReg(sj.geometries.LaplacianGeometry((2, 2)), slices=16, knots=5),
+    "HamSIGReg, matrix": lambda: sj.HamSIGReg(
+        sj.geometries.MatrixGeometry(torch.diag(torch.arange(1.0, 2 * D + 1))), slices=16, knots=5
+    ),
     "HamSIGReg, radial": lambda: sj.HamSIGReg(sj.geometries.RadialGeometry((2, 2)), slices=16, knots=5),
     "MMD": sj.MMD,
     "SlicedMMD": lambda: sj.SlicedMMD(slices=4),
@@ -34,6 +38,10 @@ MAPS = {
     "yoshida6": lambda: sj.HamiltonianPredictor(sj.QuadraticHamiltonian(D), integrator=sj.yoshida6),
     "implicit_midpoint": lambda: sj.HamiltonianPredictor(
         sj.GeneralHamiltonian(D, hidden_dim=8), integrator=sj.implicit_midpoint
+    ),
+    "quadratic": lambda: sj.HamiltonianPredictor(sj.QuadraticHamiltonian(D, geometry=0.7 * torch.eye(D))),
+    "controlled": lambda: sj.HamiltonianPredictor(
+        sj.ControlledHamiltonian(sj.QuadraticHamiltonian(D), 0.7 * torch.eye(D))
     ),
     "user potential": lambda: sj.HamiltonianPredictor(
         sj.PotentialHamiltonian(nn.Sequential(nn.Linear(D, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(-2)))

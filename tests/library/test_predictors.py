@@ -114,7 +114,7 @@ def test_bad_arguments_are_named():
         (lambda: HamiltonianPredictor(QuadraticHamiltonian(2), dt=-0.1), r"dt must be a finite number > 0, got -0.1"),
         (lambda: HamiltonianPredictor(QuadraticHamiltonian(2), steps=0), "steps must be an int >= 1, got 0"),
         (lambda: ResidualMLPPredictor(2)(torch.randn(3, 6)), r"z must have shape \(..., 4\), got \(3, 6\)"),
-        (lambda: join_state(torch.zeros(2), torch.zeros(3)), r"same shape, got \(2,\) and \(3,\)"),
+        (lambda: join_state(torch.zeros(2), torch.zeros(3)), r"share a shape .* got \(2,\) and \(3,\)"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -33,6 +33,7 @@ def scramble(module):
         for x in module.state_dict().values():
             if x.is_floating_point():
                 x.mul_(1.01)
+    module.load_state_dict(module.state_dict())  # a geometry's root follows its matrix
     return module
 
 

@@ -84,7 +84,7 @@ ROOMS = {  # room: the rooms that it may import
     "pretrained": set(),
     "reference_checkpoint": {"encoders", "hamiltonians", "predictors"},
     "distributed": set(),
-    "hamiltonians": set(),
+    "hamiltonians": {"geometries"},
     "geometries": set(),
     "regularizers": {"distributed", "geometries"},
     "theory": set(),

@@ -1,13 +1,16 @@
-"""What the evaluations share: checks of features and labels, full precision, seeded CPU generators."""
+"""What the evaluations share: checks of features and labels, lengths at any scale, seeded CPU generators."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
+from symplectic_jepa._checks import Array
+from symplectic_jepa._precision import at_least_float32
 
 
 class LabelledFeatures(NamedTuple):
@@ -17,20 +20,27 @@ class LabelledFeatures(NamedTuple):
     labels: Tensor
 
 
-def feature_matrix(name: str, x: Tensor, *, minimum: int = 1) -> Tensor:
-    """Return ``x``, detached, if it is a finite floating ``(N >= minimum, D)`` matrix."""
-    _checks.samples(name, x, minimum=minimum)
-    if x.ndim != 2:
-        raise ValueError(f"{name} must have shape (N, D), got {tuple(x.shape)}; flatten each sample first")
-    low, high = torch.aminmax(x.detach())  # NaN propagates through both; no copy the size of x
+def feature_samples(name: str, x: Array, *, minimum: int = 1) -> Tensor:
+    """Return ``x``, detached, as a tensor if it holds finite floating samples ``(..., N >= minimum, D)``."""
+    x = _checks.samples(name, _checks.array(name, x), minimum=minimum).detach()
+    low, high = torch.aminmax(x)  # NaN propagates through both; no copy the size of x
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise ValueError(f"{name} must be finite, got NaN or infinity; did the encoder diverge?")
-    return x.detach()
+    return x
 
 
-def labelled(name: str, features: Tensor, labels: Tensor) -> LabelledFeatures:
+def feature_matrix(name: str, x: Array, *, minimum: int = 1) -> Tensor:
+    """`feature_samples` of one matrix ``(N >= minimum, D)``."""
+    x = feature_samples(name, x, minimum=minimum)
+    if x.ndim != 2:
+        raise ValueError(f"{name} must have shape (N, D), got {tuple(x.shape)}; flatten each sample first")
+    return x
+
+
+def labelled(name: str, features: Array, labels: Array) -> LabelledFeatures:
     """Check features against their labels; features come back in float32 or better, labels as int64."""
     x = feature_matrix(f"{name}_features", features)
+    labels = _checks.array(f"{name}_labels", labels)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"{name}_labels must be integer class indices, got dtype {labels.dtype}")
     if labels.shape != x.shape[:1]:
@@ -48,14 +58,34 @@ def same_width(train: Tensor, test: Tensor) -> None:
         )
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """``x`` in float32 if it was half or bfloat16; float32 and float64 stay."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def row_norms(x: Tensor) -> Tensor:
+    """``‖x_i‖`` of every row, ``(..., 1)``, in float32 or better, of any scale that the dtype has."""
+    _, scale, norms = _scaled(x)
+    return scale * norms
 
 
-def autocast_off(device: torch.device) -> torch.autocast:
-    """A context in which the caller's autocast does not lower matrix products on ``device``."""
-    return torch.autocast(device.type, enabled=False)
+def unit_rows(x: Tensor) -> Tensor:
+    """``x_i / ‖x_i‖``, in float32 or better, for rows of any scale; a row of zeros stays one."""
+    scaled, _, norms = _scaled(x)
+    return scaled.div_(norms.clamp_min(torch.finfo(norms.dtype).tiny))
+
+
+def power_of_two(top: Tensor) -> Tensor:
+    """The largest power of two that is at most ``top``; 1 for 0. To divide by it is exact."""
+    return torch.where(top > 0, top / (2 * torch.frexp(top).mantissa), 1.0)
+
+
+def _scaled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A copy of ``x`` with each row divided by a power of two near its largest entry, that power, and its norms.
+
+    Its squares neither overflow nor vanish.
+    """
+    x = at_least_float32(x)
+    top = torch.linalg.vector_norm(x, math.inf, dim=-1, keepdim=True)
+    scale = power_of_two(top)
+    scaled = x / scale
+    norms: Tensor = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+    return scaled, scale, norms
 
 
 def cpu_generator(seed: int) -> torch.Generator:

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from symplectic_jepa import _checks
+from symplectic_jepa._checks import Array
+from symplectic_jepa._precision import autocast_off
 from symplectic_jepa.evaluation._inputs import (
     LabelledFeatures,
-    autocast_off,
     cpu_generator,
     labelled,
     same_width,
 )
+
+_LARGEST = 1e15
 
 
 class ProbeResult(NamedTuple):
@@ -28,10 +31,10 @@ class ProbeResult(NamedTuple):
 
 
 def linear_probe(
-    train_features: Tensor,
-    train_labels: Tensor,
-    test_features: Tensor,
-    test_labels: Tensor,
+    train_features: Array,
+    train_labels: Array,
+    test_features: Array,
+    test_labels: Array,
     *,
     num_classes: int | None = None,
     epochs: int = 50,
@@ -47,6 +50,8 @@ def linear_probe(
 
     Everything runs in float32, even under the caller's autocast, no_grad or inference_mode. Initialisation and order
     depend only on ``seed`` and are the same on every device; the global random state is not touched.
+
+    Features and labels are tensors or numpy arrays.
 
     Args:
         train_features: ``(N_train, D)``; the probe runs on its device.
@@ -66,11 +71,16 @@ def linear_probe(
     Raises:
         TypeError: if features are not floating or labels not integers.
         ValueError: if an input is empty, not finite or of another size than its partner, a label is out of
-            range, or a setting is.
+            range, or a setting is, or features exceed 1e15, whose variance LayerNorm cannot hold in float32.
+        FloatingPointError: if the head has diverged to NaN or infinity.
     """
     train = labelled("train", train_features, train_labels)
     test = labelled("test", test_features, test_labels)
     same_width(train.features, test.features)
+    for name, x in (("train_features", train.features), ("test_features", test.features)):
+        largest = torch.linalg.vector_norm(x, math.inf).item()
+        if largest > _LARGEST:
+            raise ValueError(f"{name} must not exceed {_LARGEST:g} for LayerNorm in float32, got {largest:.3g}")
     classes = _classes(train.labels, test.labels, num_classes)
     _checks.positive_int("epochs", epochs)
     _checks.positive_int("batch_size", batch_size)
@@ -90,6 +100,8 @@ def linear_probe(
             weight_decay=weight_decay,
             order=order,
         )
+        if not all(x.isfinite().all() for x in head.parameters()):
+            raise FloatingPointError(f"the probe's head has diverged to NaN or infinity, with lr={lr:g}: lower it")
         return ProbeResult(*_accuracy(head, test), head.eval())
 
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.evaluation._inputs import at_least_float32, cpu_generator, feature_matrix
+from symplectic_jepa._checks import Array
+from symplectic_jepa._precision import at_least_float32
+from symplectic_jepa.evaluation._inputs import cpu_generator, feature_matrix, power_of_two
 
 
 class Spectrum(NamedTuple):
@@ -20,7 +22,7 @@ class Spectrum(NamedTuple):
 
 
 @torch.no_grad()
-def spectrum(features: Tensor, *, samples: int = 5000, top: int = 256, seed: int = 0) -> Spectrum:
+def spectrum(features: Array, *, samples: int = 5000, top: int = 256, seed: int = 0) -> Spectrum:
     """Eigenvalues of the mean-centred covariance ``Σ (x - x̄)(x - x̄)ᵀ / (N - 1)``, computed in float64.
 
     The paper's diagnostic [paper, appendix D.1]: 5,000 features, top 256. Both proxies use only the RETAINED
@@ -29,7 +31,7 @@ def spectrum(features: Tensor, *, samples: int = 5000, top: int = 256, seed: int
     eigenvalues.
 
     Args:
-        features: ``(N >= 2, D)``.
+        features: ``(N >= 2, D)``, a tensor or a numpy array.
         samples: rows used at most, at least 2, chosen at random without replacement (all rows, if there are
             no more).
         top: eigenvalues kept at most.
@@ -52,48 +54,52 @@ def spectrum(features: Tensor, *, samples: int = 5000, top: int = 256, seed: int
     if len(x) > samples:
         x = x[torch.randperm(len(x), generator=generator, device="cpu")[:samples].to(x.device)]
     x = x.double()
+    scale = power_of_two(x.abs().max())  # squares of what is left neither overflow nor vanish
+    x = x / scale
     x = x - x.mean(dim=0)
     n, dim = x.shape
     moment = (x @ x.T if n < dim else x.T @ x) / (n - 1)
     found = torch.linalg.eigvalsh(moment).flip(0)[:top].clamp(min=0.0)
     eigenvalues = found.new_zeros(min(top, dim))
     eigenvalues[: len(found)] = found
-    return Spectrum(eigenvalues, effective_rank(eigenvalues).item(), _participation_ratio(eigenvalues).item())
+    ranks = effective_rank(eigenvalues).item(), _participation_ratio(eigenvalues).item()
+    return Spectrum(eigenvalues * scale.square(), *ranks)
 
 
-def effective_rank(eigenvalues: Tensor) -> Tensor:
+def effective_rank(eigenvalues: Array) -> Tensor:
     """Exponential of the entropy of a spectrum, ``exp(-Σ p_i log p_i)`` with ``p = λ/Σλ``.
 
     It is 1 for one nonzero eigenvalue and ``n`` for ``n`` equal ones, and does not depend on their scale
     [Roy & Vetterli 2007; paper, appendix D.1].
 
     Args:
-        eigenvalues: ``(..., n)``; negative ones, the rounding of an eigensolver, count as 0.
+        eigenvalues: ``(..., n)``, a tensor or a numpy array; negative ones, the rounding of an eigensolver, count as 0.
 
     Returns:
         ``(...)``, in ``[1, n]``; 0 for a spectrum that is all zero.
 
     Raises:
         TypeError: if eigenvalues are not floating.
-        ValueError: if there are none.
+        ValueError: if there are none, or one is NaN or infinite.
     """
     values, total = _nonnegative(eigenvalues)
     entropy = torch.special.entr(values / total.clamp(min=torch.finfo(values.dtype).tiny).unsqueeze(-1)).sum(dim=-1)
     return torch.where(total > 0, entropy.exp(), 0.0)
 
 
-def _participation_ratio(eigenvalues: Tensor) -> Tensor:
+def _participation_ratio(eigenvalues: Array) -> Tensor:
     """``(Σλ)²/Σλ²`` of a spectrum ``(..., n)``, in ``[1, n]``; 0 for a spectrum that is all zero."""
     values, total = _nonnegative(eigenvalues)
     shares = values / total.clamp(min=torch.finfo(values.dtype).tiny).unsqueeze(-1)  # λ² could underflow, p² cannot
     return torch.where(total > 0, 1.0 / shares.square().sum(dim=-1), 0.0)
 
 
-def _nonnegative(eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
+def _nonnegative(eigenvalues: Array) -> tuple[Tensor, Tensor]:
     """The spectrum in float32 or better with rounding below 0 removed, and its sum."""
-    if not eigenvalues.is_floating_point():
-        raise TypeError(f"eigenvalues must be a floating-point tensor, got dtype {eigenvalues.dtype}")
+    eigenvalues = _checks.floating("eigenvalues", _checks.array("eigenvalues", eigenvalues))
     if eigenvalues.ndim == 0 or eigenvalues.shape[-1] == 0:
         raise ValueError(f"eigenvalues must have shape (..., n >= 1), got {tuple(eigenvalues.shape)}")
+    if not eigenvalues.isfinite().all():
+        raise ValueError("eigenvalues must be finite, got NaN or infinity")
     values = at_least_float32(eigenvalues).clamp(min=0.0)
     return values, values.sum(dim=-1)

@@ -1,4 +1,7 @@
-"""Directions and lengths of features: pair cosines, norms, alignment, uniformity. No gradients."""
+"""Directions and lengths of features: pair cosines, norms, alignment, uniformity. No gradients.
+
+Features are tensors or numpy arrays; results are tensors.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,24 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from symplectic_jepa import _checks
-from symplectic_jepa.evaluation._inputs import at_least_float32, autocast_off, cpu_generator, feature_matrix
+from symplectic_jepa._checks import Array
+from symplectic_jepa._precision import autocast_off
+from symplectic_jepa.evaluation._inputs import cpu_generator, feature_matrix, feature_samples, row_norms, unit_rows
 
 _CHUNK = 1024
 
 
 @torch.no_grad()
-def pair_cosines(features: Tensor, *, pairs: int = 20000, seed: int = 0) -> Tensor:
+def pair_cosines(features: Array, *, pairs: int = 20000, seed: int = 0) -> Tensor:
     """Cosines ``⟨x_i, x_j⟩ / (‖x_i‖ ‖x_j‖)`` of random pairs of different rows, the mean NOT removed.
 
     A diagnostic of the paper [paper, appendix D.1]. A common mean direction shows up as cosines far above 0, even if
     the centred covariance (`spectrum`) has high rank, so look at both.
 
     Args:
-        features: ``(N >= 2, D)``.
+        features: ``(N >= 2, D)``, a tensor or a numpy array.
         pairs: number of pairs; ``i != j`` in each, pairs may repeat.
         seed: seed of the draw, which is the same on every device.
 
@@ -42,38 +46,37 @@ def pair_cosines(features: Tensor, *, pairs: int = 20000, seed: int = 0) -> Tens
     index = torch.stack((first, (first + shift) % n)).to(x.device)
     cosines = []
     for i, j in torch.split(index, _CHUNK, dim=1):
-        left, right = (functional.normalize(at_least_float32(x[rows]), dim=-1) for rows in (i, j))
+        left, right = (unit_rows(x[rows]) for rows in (i, j))
         cosines.append((left * right).sum(dim=-1))
     return torch.cat(cosines)
 
 
 @torch.no_grad()
-def feature_norms(features: Tensor) -> Tensor:
+def feature_norms(features: Array) -> Tensor:
     """Euclidean norms of the rows, ``‖z_i‖`` [paper, appendix D.1].
 
     Args:
-        features: ``(..., N, D)``.
+        features: ``(..., N, D)``, a tensor or a numpy array.
 
     Returns:
         ``(..., N)`` in float32 or better, in the units of the features.
 
     Raises:
         TypeError: if features are not floating.
-        ValueError: if they are empty or have fewer than two dimensions.
+        ValueError: if they are empty, not finite or have fewer than two dimensions.
     """
-    norms: Tensor = torch.linalg.vector_norm(at_least_float32(_checks.samples("features", features)), dim=-1)
-    return norms
+    return row_norms(feature_samples("features", features)).squeeze(-1)
 
 
 @torch.no_grad()
-def alignment(z_a: Tensor, z_b: Tensor) -> Tensor:
+def alignment(z_a: Array, z_b: Array) -> Tensor:
     """Mean squared distance of two views on the unit sphere, ``mean ‖u_a - u_b‖²`` with ``u = z/‖z‖``.
 
     The alignment of [Wang & Isola 2020, arXiv:2005.10242], α = 2: 0 for equal directions, 2 for
     orthogonal ones, 4 for opposite ones. A row of zeros stays at the origin.
 
     Args:
-        z_a: features of the first view, ``(..., N, D)``.
+        z_a: features of the first view, ``(..., N, D)``, a tensor or a numpy array.
         z_b: features of the second view, row by row the same samples.
 
     Returns:
@@ -81,27 +84,24 @@ def alignment(z_a: Tensor, z_b: Tensor) -> Tensor:
 
     Raises:
         TypeError: if a view is not floating.
-        ValueError: if the shapes differ or a view is empty.
+        ValueError: if the shapes differ or a view is empty or not finite.
     """
-    _checks.samples("z_a", z_a)
-    _checks.samples("z_b", z_b)
+    z_a, z_b = feature_samples("z_a", z_a), feature_samples("z_b", z_b)
     if z_a.shape != z_b.shape:
         raise ValueError(f"z_a and z_b must have the same shape, got {tuple(z_a.shape)} and {tuple(z_b.shape)}")
-    difference = functional.normalize(at_least_float32(z_a), dim=-1) - functional.normalize(
-        at_least_float32(z_b), dim=-1
-    )
+    difference = unit_rows(z_a) - unit_rows(z_b)
     return difference.square().sum(dim=-1).mean()
 
 
 @torch.no_grad()
-def uniformity(z: Tensor, *, t: float = 2.0) -> Tensor:
+def uniformity(z: Array, *, t: float = 2.0) -> Tensor:
     """Logarithm of the mean Gaussian potential over all pairs, ``log mean_{i<j} exp(-t ‖u_i - u_j‖²)``.
 
     The uniformity of [Wang & Isola 2020, arXiv:2005.10242]: 0 if all directions agree, and more negative the more
     evenly they cover the sphere. At most ``1024 x N`` distances are held at once.
 
     Args:
-        z: features of one view, ``(N >= 2, D)``.
+        z: features of one view, ``(N >= 2, D)``, a tensor or a numpy array.
         t: sharpness of the potential, above 0.
 
     Returns:
@@ -111,10 +111,9 @@ def uniformity(z: Tensor, *, t: float = 2.0) -> Tensor:
         TypeError: if z is not floating.
         ValueError: if z is not a finite matrix with at least two rows, or ``t <= 0``.
     """
-    u = at_least_float32(feature_matrix("z", z, minimum=2))
+    u = unit_rows(feature_matrix("z", z, minimum=2))
     _checks.finite("t", t, minimum=0.0, exclusive=True)
     with autocast_off(u.device):
-        u = functional.normalize(u, dim=1)
         blocks = [_block_log_sum(u[start : start + _CHUNK], u[start:], t) for start in range(0, len(u), _CHUNK)]
     return torch.logsumexp(torch.stack(blocks), dim=0) - math.log(len(u) * (len(u) - 1) / 2)
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from symplectic_jepa import _checks
-from symplectic_jepa.evaluation._inputs import autocast_off, labelled, same_width
+from symplectic_jepa._checks import Array
+from symplectic_jepa._precision import autocast_off
+from symplectic_jepa.evaluation._inputs import labelled, same_width, unit_rows
 
 
 class KNNAccuracy(NamedTuple):
@@ -22,10 +23,10 @@ class KNNAccuracy(NamedTuple):
 
 @torch.no_grad()
 def knn_sweep(
-    train_features: Tensor,
-    train_labels: Tensor,
-    test_features: Tensor,
-    test_labels: Tensor,
+    train_features: Array,
+    train_labels: Array,
+    test_features: Array,
+    test_labels: Array,
     *,
     ks: Iterable[int] = (1, 5, 10, 20, 50, 100, 200),
     chunk_size: int = 1024,
@@ -43,6 +44,8 @@ def knn_sweep(
     Similarities are computed in float32 (float64 for float64 features) regardless of autocast;
     ``torch.set_float32_matmul_precision`` still applies.
 
+    Features and labels are tensors or numpy arrays.
+
     Args:
         train_features: ``(N_train, D)``, not normalised; the search runs on its device.
         train_labels: ``(N_train,)`` integer labels, with any values.
@@ -58,8 +61,8 @@ def knn_sweep(
         TypeError: if features are not floating or labels not integers.
         ValueError: if an input is empty, not finite or of another size than its partner, or ``k > N_train``.
     """
-    train, train_labels = labelled("train", train_features, train_labels)
-    test, test_labels = labelled("test", test_features, test_labels)
+    train, train_classes = labelled("train", train_features, train_labels)
+    test, test_classes = labelled("test", test_features, test_labels)
     same_width(train, test)
     _checks.positive_int("chunk_size", chunk_size)
     wanted = [_checks.positive_int("each of ks", k) for k in ks]
@@ -70,12 +73,12 @@ def knn_sweep(
 
     device = train.device
     # Labels become positions among the sorted classes, so "smaller label first" is "smaller position first".
-    classes, positions = torch.unique(torch.cat((train_labels, test_labels.to(device))), return_inverse=True)
+    classes, positions = torch.unique(torch.cat((train_classes, test_classes.to(device))), return_inverse=True)
     voters, answers = positions.split((len(train), len(test)))
     order = sorted(set(wanted))
     hits = torch.zeros(len(order), 2, dtype=torch.int64, device=device)
     with autocast_off(device):
-        bank = functional.normalize(train, dim=1)
+        bank = unit_rows(train)
         chunks = (torch.split(part, chunk_size) for part in (test, answers))
         for rows, answer in zip(*chunks, strict=True):
             nearest = _nearest(rows.to(bank), bank, order[-1])
@@ -87,7 +90,7 @@ def knn_sweep(
 
 def _nearest(rows: Tensor, bank: Tensor, k: int) -> Tensor:
     """Indices ``(n, k)`` of the most similar rows of the bank; the similarities are freed on return."""
-    return (functional.normalize(rows, dim=1) @ bank.T).topk(k, dim=1).indices
+    return (unit_rows(rows) @ bank.T).topk(k, dim=1).indices
 
 
 def _hits(ballots: Tensor, answer: Tensor, ks: list[int], classes: int) -> Tensor:

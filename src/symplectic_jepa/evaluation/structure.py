@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.evaluation._inputs import autocast_off
+from symplectic_jepa._checks import Array
+from symplectic_jepa._precision import autocast_off
+from symplectic_jepa.evaluation._inputs import row_norms
 from symplectic_jepa.state import split_state
 
 Map = Callable[[Tensor], Tensor]
 
 
-def symplecticity_defect(step: Map, z: Tensor) -> Tensor:
+def symplecticity_defect(step: Map, z: Array) -> Tensor:
     """``‖JᵀΩJ - Ω‖`` (Frobenius) of the map's Jacobian ``J`` at each state, ``Ω = [[0, I], [-I, 0]]``.
 
     Exactly 0 for a symplectic map [paper, theorem A.2]; in practice the rounding error of the state's dtype, so use
@@ -27,7 +29,7 @@ def symplecticity_defect(step: Map, z: Tensor) -> Tensor:
 
     Args:
         step: the map, ``(n, 2d) -> (n, 2d)`` on states laid out ``[q | p]``.
-        z: states ``(..., 2d)``.
+        z: states ``(..., 2d)``, a tensor or a numpy array.
 
     Returns:
         The defect of each state, ``(...)``.
@@ -37,16 +39,16 @@ def symplecticity_defect(step: Map, z: Tensor) -> Tensor:
         ValueError: if the last dimension is odd, or the map changes the shape or does not depend
             differentiably on its input.
     """
-    _check_state(z)
+    z = _states(z)
     with torch.inference_mode(False), autocast_off(z.device):
         identity = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
         omega = _pulled_back_form(identity)
-        jacobians = (_jacobian(step, state, identity) for state in z.detach().reshape(-1, z.shape[-1]))
+        jacobians = (_jacobian(step, state, identity) for state in z.reshape(-1, z.shape[-1]))
         defects = [torch.linalg.matrix_norm(_pulled_back_form(jacobian) - omega) for jacobian in jacobians]
         return torch.stack(defects).reshape(z.shape[:-1]) if defects else z.new_zeros(z.shape[:-1])
 
 
-def reversibility_error(forward: Map, backward: Map, z: Tensor) -> Tensor:
+def reversibility_error(forward: Map, backward: Map, z: Array) -> Tensor:
     """Relative round-trip error ``‖backward(forward(z)) - z‖ / ‖z‖`` of each state (a ratio of RMS values).
 
     Rounding error for a reversible predictor run with ``h`` and then ``-h`` [paper, corollary A.5]. At ``z = 0`` the
@@ -55,7 +57,7 @@ def reversibility_error(forward: Map, backward: Map, z: Tensor) -> Tensor:
     Args:
         forward: the map, ``(..., 2d) -> (..., 2d)``.
         backward: the map that should undo it.
-        z: states ``(..., 2d)``.
+        z: states ``(..., 2d)``, a tensor or a numpy array.
 
     Returns:
         The error of each state, ``(...)``; ``.max()`` gives the worst.
@@ -64,15 +66,13 @@ def reversibility_error(forward: Map, backward: Map, z: Tensor) -> Tensor:
         TypeError: if z is not floating.
         ValueError: if the last dimension is odd or a map changes the shape.
     """
-    _check_state(z)
-    start = z.detach()
-    back = _evaluate(backward, _evaluate(forward, start))
-    size = torch.linalg.vector_norm(start, dim=-1).clamp(min=torch.finfo(z.dtype).tiny)
-    error: Tensor = torch.linalg.vector_norm(back - start, dim=-1) / size
-    return error
+    z = _states(z)
+    back = _evaluate(backward, _evaluate(forward, z))
+    size = row_norms(z).clamp(min=torch.finfo(z.dtype).tiny)
+    return (row_norms(back - z) / size).squeeze(-1).to(z.dtype)
 
 
-def energy_drift(hamiltonian: Callable[[Tensor, Tensor], Tensor], step: Map, z: Tensor, *, steps: int) -> Tensor:
+def energy_drift(hamiltonian: Callable[[Tensor, Tensor], Tensor], step: Map, z: Array, *, steps: int) -> Tensor:
     """Energy error along a rollout, ``H(z_n) - H(z_0)`` with ``z_{n+1} = step(z_n)``, ``n = 0 … steps``.
 
     It stays bounded over very long times for a symplectic step of the same Hamiltonian [paper, theorem A.8], and grows
@@ -81,7 +81,7 @@ def energy_drift(hamiltonian: Callable[[Tensor, Tensor], Tensor], step: Map, z: 
     Args:
         hamiltonian: energies ``(q, p) -> (...)`` of positions and momenta ``(..., d)``.
         step: the map, ``(..., 2d) -> (..., 2d)``.
-        z: initial states ``(..., 2d)``.
+        z: initial states ``(..., 2d)``, a tensor or a numpy array.
         steps: number of steps.
 
     Returns:
@@ -92,9 +92,9 @@ def energy_drift(hamiltonian: Callable[[Tensor, Tensor], Tensor], step: Map, z: 
         ValueError: if the last dimension is odd, the map changes the shape, the Hamiltonian does not return
             one energy per state, or ``steps < 1``.
     """
-    _check_state(z)
+    z = _states(z)
     _checks.positive_int("steps", steps)
-    state = z.detach()
+    state = z
     energies = [_energy(hamiltonian, state)]
     for _ in range(steps):
         state = _evaluate(step, state)
@@ -103,11 +103,11 @@ def energy_drift(hamiltonian: Callable[[Tensor, Tensor], Tensor], step: Map, z: 
     return trajectory - trajectory[0]
 
 
-def _check_state(z: Tensor) -> None:
-    """Refuse anything but floating states ``[q | p]``."""
-    if not z.is_floating_point():
-        raise TypeError(f"z must be a floating-point tensor, got dtype {z.dtype}")
+def _states(z: Array) -> Tensor:
+    """Return ``z``, detached, as a tensor if it holds floating states ``[q | p]``."""
+    z = _checks.floating("z", _checks.array("z", z)).detach()
     split_state(z)
+    return z
 
 
 def _jacobian(step: Map, state: Tensor, identity: Tensor) -> Tensor:

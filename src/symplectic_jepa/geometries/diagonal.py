@@ -5,25 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from symplectic_jepa._precision import full_precision
+from symplectic_jepa import _checks
+from symplectic_jepa._precision import ExactBuffers, full_precision
 from symplectic_jepa.geometries._base import Geometry
 
 
-class DiagonalGeometry(Geometry):
+class DiagonalGeometry(Geometry, ExactBuffers):
     """``H = diag(λ)``, fixed [paper, appendix F.2].
 
     Args:
-        diagonal: ``λ > 0``, ``(D,)``, or ``(1,)`` for any ``D``.
+        diagonal: ``λ > 0``, ``(D,)``, or ``(1,)`` for any ``D``; a tensor.
 
     Raises:
-        ValueError: if ``diagonal`` is no vector, or not positive and finite.
+        TypeError: if ``diagonal`` is not a floating-point tensor.
+        ValueError: if ``diagonal`` is not a vector, or not positive and finite.
     """
 
     diagonal: Tensor
+    _exact = ("diagonal",)
 
     def __init__(self, diagonal: Tensor) -> None:
         super().__init__()
-        if diagonal.ndim != 1 or not (diagonal.isfinite() & (diagonal > 0)).all():
+        inside = _checks.floating("diagonal", diagonal).isfinite() & (diagonal > 0)
+        if diagonal.ndim != 1 or not (diagonal.is_meta or inside.all()):
             raise ValueError(f"diagonal must be (D,), positive and finite, got {tuple(diagonal.shape)}: {diagonal}")
         self.register_buffer("diagonal", diagonal.detach().clone())
 

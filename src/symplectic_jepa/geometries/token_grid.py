@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
-from symplectic_jepa._precision import full_precision
+from symplectic_jepa._precision import at_least_float32, full_precision, wide_dtype
 from symplectic_jepa.geometries._base import Geometry
 
 
@@ -28,8 +28,7 @@ class TokenGridGeometry(Geometry):
         ValueError: for another grid or boundary, or a size below 1.
     """
 
-    frequency: Tensor  # of every mode along both axes, (2, rows, columns), radians per token
-    fold: Tensor  # mode of every bin of the FFT, as an index into the flattened eigenvalues
+    _place: Tensor  # empty: it says on which device the eigenvalues are computed
 
     def __init__(self, grid: int | tuple[int, int], *, halves: int = 2, boundary: str = "free") -> None:
         super().__init__()
@@ -37,16 +36,27 @@ class TokenGridGeometry(Geometry):
         if len(self.grid) != 2 or any(type(side) is not int for side in self.grid):
             raise ValueError(f"grid must be an int or (rows, columns), got {grid!r}")
         self.halves = _checks.positive_int("halves", halves)
+        for side in self.grid:
+            _checks.positive_int("grid", side)
         self.boundary = _checks.one_of("boundary", boundary, ("free", "periodic"))
-        modes = [torch.arange(_checks.positive_int("grid", side)) for side in self.grid]
-        if boundary == "free":
-            angles = [k.double() * math.pi / len(k) for k in modes]
+        self.register_buffer("_place", torch.empty(0), persistent=False)
+
+    # Both are computed where they are used, in float64, so that no change of dtype and no meta device spoils them.
+
+    def _frequency(self) -> Tensor:
+        """Of every mode along both axes, ``(2, rows, columns)``, in radians per token."""
+        modes = [torch.arange(side, device=self._place.device) for side in self.grid]
+        if self.boundary == "periodic":
+            modes = [k.minimum(len(k) - k) * 2 for k in modes]
+        angles = [k.to(wide_dtype(k)) * math.pi / len(k) for k in modes]
+        return torch.stack(torch.meshgrid(*angles, indexing="ij"))
+
+    def _fold(self, device: torch.device) -> Tensor:
+        """The mode of every bin that ``rfft2`` keeps, as an index into the flattened eigenvalues."""
+        modes = [torch.arange(side, device=device) for side in self.grid]
+        if self.boundary == "free":
             modes = [torch.cat((k, k[-1:], k[1:].flip(0))) for k in modes]  # bins k and 2n − k, while bin n is empty
-        else:
-            angles = [k.minimum(len(k) - k).double() * 2 * math.pi / len(k) for k in modes]
-        fold = modes[0][:, None] * self.grid[1] + modes[1][: len(modes[1]) // 2 + 1]  # the bins that rfft2 keeps
-        self.register_buffer("frequency", torch.stack(torch.meshgrid(*angles, indexing="ij")), persistent=False)
-        self.register_buffer("fold", fold, persistent=False)
+        return modes[0][:, None] * self.grid[1] + modes[1][: len(modes[1]) // 2 + 1]
 
     @full_precision
     def sqrt_apply(self, z: Tensor) -> Tensor:
@@ -57,7 +67,7 @@ class TokenGridGeometry(Geometry):
         x: Tensor = z.reshape(*z.shape[:-1], *blocks, z.shape[-1] // math.prod(blocks))
         for axis in (-3, -2) if self.boundary == "free" else ():
             x = torch.cat((x, x.flip(axis)), axis)
-        root = self.eigenvalues().to(x.dtype).sqrt().flatten()[self.fold]
+        root = self.eigenvalues().to(x).sqrt().flatten()[self._fold(x.device)]
         spectrum = torch.fft.rfft2(x, dim=(-3, -2)) * root[..., None]
         x = torch.fft.irfft2(spectrum, s=x.shape[-3:-1], dim=(-3, -2))
         return x[..., : self.grid[0], : self.grid[1], :].reshape(z.shape)
@@ -98,7 +108,7 @@ class LaplacianGeometry(TokenGridGeometry):
 
     def eigenvalues(self) -> Tensor:
         """``κ Σ_axes (2 − 2 cos f) + ε``, ``(rows, columns)``."""
-        return self.kappa * (2 - 2 * self.frequency.cos()).sum(0) + self.eps
+        return self.kappa * (2 - 2 * self._frequency().cos()).sum(0) + self.eps
 
 
 class RadialGeometry(TokenGridGeometry):
@@ -125,8 +135,6 @@ class RadialGeometry(TokenGridGeometry):
         ValueError: if the grid has one token, or a setting is out of its range.
     """
 
-    ramps: Tensor
-
     def __init__(
         self,
         grid: int | tuple[int, int],
@@ -144,14 +152,14 @@ class RadialGeometry(TokenGridGeometry):
         if start >= self.log_bound:
             raise ValueError(f"initial_condition must be below {max_condition:g}, got {initial_condition!r}")
         self.rest = math.log(knots * (self.log_bound / start - 1))  # b
-        radius = self.frequency.square().sum(0).sqrt()
-        if radius.numel() < 2:
+        if math.prod(self.grid) < 2:
             raise ValueError(f"grid must have two tokens or more, got {grid!r}")
-        steps = (knots * radius / radius.max())[..., None] - torch.arange(knots)
-        self.register_buffer("ramps", steps.clamp(0, 1), persistent=False)
 
     def eigenvalues(self) -> Tensor:
         """``λ``, ``(rows, columns)``, with a gradient to ``theta``."""
-        logits = torch.cat((self.theta, self.theta.new_full((1,), self.rest)))
-        log_values = self.ramps.to(logits.dtype) @ (self.log_bound * logits.softmax(0)[:-1])
+        theta = at_least_float32(self.theta)
+        radius = self._frequency().square().sum(0).sqrt()
+        steps = (len(theta) * radius / radius.max())[..., None] - torch.arange(len(theta), device=theta.device)
+        logits = torch.cat((theta, theta.new_full((1,), self.rest)))
+        log_values = steps.clamp(0, 1).to(theta.dtype) @ (self.log_bound * logits.softmax(0)[:-1])
         return (log_values - log_values.mean()).exp()

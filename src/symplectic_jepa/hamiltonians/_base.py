@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from symplectic_jepa import _checks
 from symplectic_jepa.hamiltonians._autograd import energy_gradient
 from symplectic_jepa.pretrained import Pretrained
 
@@ -32,9 +33,11 @@ class Hamiltonian(Pretrained, nn.Module, ABC):
         full graph of ``torch.compile``.
 
         Raises:
-            ValueError: if ``forward`` does not return one energy per state.
+            TypeError: if a state is not floating.
+            ValueError: if ``q`` and ``p`` differ in shape, or ``forward`` does not return one energy per state.
             RuntimeError: if the energy is not connected to ``q`` or ``p`` through autograd.
         """
+        _checks.states(q, p)
         dq, dp = energy_gradient(type(self).__name__, self.forward, q=q, p=p)
         return dq, dp
 
@@ -72,9 +75,21 @@ class AbstractSeparable(Hamiltonian):
         return p
 
     def gradient(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        """``(∂H/∂q, ∂H/∂p) = (−force(q), velocity(p))``, each ``(..., d)``."""
+        """``(∂H/∂q, ∂H/∂p) = (−force(q), velocity(p))``, each ``(..., d)``.
+
+        Raises:
+            TypeError: if a state is not floating.
+            ValueError: if ``q`` and ``p`` differ in shape.
+        """
+        _checks.states(q, p)
         return -self.force(q), self.velocity(p)
 
     def forward(self, q: Tensor, p: Tensor) -> Tensor:
-        """``H(q, p) = T(p) + V(q)``: ``(..., d)`` twice to ``(...)``."""
+        """``H(q, p) = T(p) + V(q)``: ``(..., d)`` twice to ``(...)``.
+
+        Raises:
+            TypeError: if a state is not floating.
+            ValueError: if ``q`` and ``p`` differ in shape.
+        """
+        _checks.states(q, p)
         return self.kinetic(p) + self.potential(q)

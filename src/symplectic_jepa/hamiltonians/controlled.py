@@ -7,10 +7,11 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
+from symplectic_jepa._precision import ExactBuffers
 from symplectic_jepa.hamiltonians._base import AbstractSeparable
 
 
-class ControlledHamiltonian(AbstractSeparable):
+class ControlledHamiltonian(AbstractSeparable, ExactBuffers):
     r"""``q̇ = ∇T(p),  ṗ = −(∇V(q) − B(q)u)`` with a control input ``u ∈ R^m`` [Symplectic ODE-Net, arXiv:1909.12077].
 
     `with_control` binds one ``u`` (held over the call, as over one frame of an environment) and returns a separable
@@ -41,6 +42,7 @@ class ControlledHamiltonian(AbstractSeparable):
     """
 
     input_matrix: Tensor | Callable[[Tensor], Tensor]
+    _exact = ("input_matrix",)
 
     def __init__(
         self, hamiltonian: AbstractSeparable, input_matrix: Tensor | nn.Module | Callable[[Tensor], Tensor]

@@ -68,10 +68,7 @@ class GeneralHamiltonian(MLPHamiltonian):
         return dq, dp
 
     def _join(self, q: Tensor, p: Tensor) -> Tensor:
-        for name, x in (("q", q), ("p", p)):
-            _checks.coordinates(name, x, self.dim)
-        if q.shape != p.shape:
-            raise ValueError(f"q and p must have the same shape, got {tuple(q.shape)} and {tuple(p.shape)}")
+        _checks.states(_checks.coordinates("q", q, self.dim), _checks.coordinates("p", p, self.dim))
         return torch.cat((q, p), dim=-1)
 
     def extra_repr(self) -> str:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
+from symplectic_jepa._precision import ExactBuffers, exact_scalar
 from symplectic_jepa.hamiltonians._base import Hamiltonian
 
 
@@ -34,7 +35,7 @@ _ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tens
 }
 
 
-class MLPHamiltonian(Hamiltonian):
+class MLPHamiltonian(Hamiltonian, ExactBuffers):
     r"""An energy with a learned term ``s · f(x)``; subclasses say what ``x`` is and what stands beside the term.
 
     With layers ``a_l = W_l h_{l−1} + b_l``, ``h_l = φ(a_l)``, ``h_0 = x`` and ``f = w · h_depth``, the gradient is
@@ -46,14 +47,15 @@ class MLPHamiltonian(Hamiltonian):
         hidden_dim: width of the hidden layers.
         depth: number of hidden layers.
         activation: ``"gelu"``, ``"silu"``, ``"tanh"`` or ``"softplus"``.
-        residual_scale: ``s``; kept in a buffer, so a warm-up (`set_residual_scale`) neither recompiles nor breaks
-            a captured graph.
+        residual_scale: ``s``; kept in a float64 buffer, so a warm-up (`set_residual_scale`) neither recompiles nor
+            breaks a captured graph, and no change of dtype rounds it.
 
     Raises:
         ValueError: for a size below 1, an unknown activation or a scale that is not finite.
     """
 
     residual_scale: Tensor
+    _exact = ("residual_scale",)
 
     def __init__(self, inputs: int, *, hidden_dim: int, depth: int, activation: str, residual_scale: float) -> None:
         super().__init__()
@@ -65,7 +67,7 @@ class MLPHamiltonian(Hamiltonian):
         # No output bias: a constant added to the energy moves no state and would be a parameter without a gradient.
         self.output = nn.Linear(hidden_dim, 1, bias=False)
         scale = _checks.finite("residual_scale", residual_scale)
-        self.register_buffer("residual_scale", torch.tensor(scale))
+        self.register_buffer("residual_scale", exact_scalar(scale))
 
     def set_residual_scale(self, scale: float) -> None:
         """Set ``s`` in place, without a host synchronisation.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
+from symplectic_jepa.geometries import MatrixGeometry
 from symplectic_jepa.hamiltonians._base import AbstractSeparable
 
 
@@ -14,32 +14,21 @@ class QuadraticHamiltonian(AbstractSeparable):
 
     Args:
         dim: dimension ``d`` of ``q`` (and of ``p``).
-        geometry: symmetric positive definite ``(d, d)`` matrix; stored as a buffer. No learnable parameters.
+        geometry: `MatrixGeometry`, or its symmetric positive definite ``(d, d)`` matrix. No learnable parameters.
 
     Raises:
-        TypeError: if ``geometry`` is not a floating-point tensor.
+        TypeError: if ``geometry`` is neither a floating-point tensor nor a `MatrixGeometry`.
         ValueError: if ``geometry`` has another shape, is not symmetric or not positive definite.
     """
 
-    geometry: Tensor | None
-
-    def __init__(self, dim: int, *, geometry: Tensor | None = None) -> None:
+    def __init__(self, dim: int, *, geometry: MatrixGeometry | Tensor | None = None) -> None:
         super().__init__()
         self.dim = _checks.positive_int("dim", dim)
-        if geometry is not None:
-            if not isinstance(geometry, Tensor) or not geometry.is_floating_point():
-                raise TypeError(f"geometry must be a floating-point tensor, got {geometry!r}")
-            geometry = geometry.detach().clone()
-            if geometry.shape != (dim, dim):
-                raise ValueError(f"geometry must have shape ({dim}, {dim}), got {tuple(geometry.shape)}")
-            if not torch.allclose(geometry, geometry.mT):
-                raise ValueError(
-                    f"geometry must be symmetric, got max |H - H^T| = {(geometry - geometry.mT).abs().max().item():.3g}"
-                )
-            smallest = torch.linalg.eigvalsh(geometry.double())[0].item()
-            if not smallest > 0:
-                raise ValueError(f"geometry must be positive definite, got smallest eigenvalue {smallest:.3g}")
-        self.register_buffer("geometry", geometry)
+        if geometry is not None and not isinstance(geometry, MatrixGeometry):
+            geometry = MatrixGeometry(_checks.floating("geometry", geometry))
+        if geometry is not None and len(geometry.matrix) != dim:
+            raise ValueError(f"geometry must have shape ({dim}, {dim}), got {tuple(geometry.matrix.shape)}")
+        self.geometry = geometry
 
     def potential(self, q: Tensor) -> Tensor:
         """``V(q) = ½ qᵀHq``: ``(..., dim)`` to ``(...)``."""
@@ -48,4 +37,4 @@ class QuadraticHamiltonian(AbstractSeparable):
     def force(self, q: Tensor) -> Tensor:
         """``−Hq``: ``(..., dim)`` to ``(..., dim)``."""
         _checks.coordinates("q", q, self.dim)
-        return -q if self.geometry is None else -(q @ self.geometry.to(q.dtype))
+        return -q if self.geometry is None else -(q @ self.geometry.matrix.to(q.dtype))

@@ -1,26 +1,29 @@
-"""The interface of an integrator, and what all of them share: argument checks and precision."""
+"""What an integrator is, and what all of them share: argument checks and precision."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
 
-GRADIENTS = ("stored", "reversible")
+Gradient = Literal["stored", "reversible"]
+GRADIENTS: tuple[str, ...] = get_args(Gradient)
 
 
-class Integrator(Protocol):
-    """A map of ``(q, p)``: all that a predictor asks of an integrator, so a function of your own is one too.
+class Integrator(ABC):
+    """A map of ``(q, p)``; `Splitting` and `ImplicitMidpoint` are the two kinds here.
 
-    It may offer ``gradient="reversible"``, see `Splitting`.
-
-    It reads ``hamiltonian.force(q)`` and ``hamiltonian.velocity(p)`` of a separable Hamiltonian, or
-    ``hamiltonian.gradient(q, p)`` of any; inside a `HamiltonianPredictor` it is run with autocast off, in float32 or
+    A predictor asks for no more than the call, so a plain function with the same arguments is an integrator too. It
+    reads ``hamiltonian.force(q)`` and ``hamiltonian.velocity(p)`` of a separable Hamiltonian, or
+    ``hamiltonian.gradient(q, p)`` of any; inside a `HamiltonianPredictor` it runs with autocast off, in float32 or
     better.
+
+    Attributes:
+        name: for messages and ``print``.
+        order: order of the global error in the step size.
 
     Examples:
         >>> import torch
@@ -37,20 +40,32 @@ class Integrator(Protocol):
         True
     """
 
+    name: str
+    order: int
+
+    @property
+    @abstractmethod
+    def symmetric(self) -> bool:
+        """Whether the step is its own adjoint, so that the sign of ``dt`` does not change the order of its updates."""
+
+    @abstractmethod
     def __call__(
-        self, hamiltonian: Any, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int
+        self, hamiltonian: Any, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """``steps`` steps of size ``dt`` from ``(q, p)``; a negative ``dt`` inverts a positive one."""
+        """``steps`` steps of size ``dt`` from ``(q, p)``, each ``(..., d)``; a negative ``dt`` inverts a positive one.
+
+        Half-precision states, and all states under autocast, are integrated in float32 and cast back; float64 stays
+        float64.
+        """
 
 
 def check_arguments(q: Tensor, p: Tensor, dt: float | Tensor, steps: int) -> None:
     """Refuse what no integrator can run on."""
     _checks.positive_int("steps", steps)
-    if q.shape != p.shape or q.ndim == 0:
-        raise ValueError(f"q and p must share a shape (..., d), got {tuple(q.shape)} and {tuple(p.shape)}")
-    if not (q.is_floating_point() and p.is_floating_point()):
-        raise TypeError(f"q and p must be floating-point tensors, got {q.dtype} and {p.dtype}")
+    _checks.states(q, p)
     if isinstance(dt, Tensor):
+        if not dt.is_floating_point():
+            raise TypeError(f"dt must be a real number or a floating-point tensor, got dtype {dt.dtype}")
         if dt.ndim and (dt.shape[-1] != 1 or not _checks.broadcasts(dt.shape, q.shape)):
             raise ValueError(
                 f"dt must be a float, a scalar tensor, or one step size per state, (..., 1) for states of shape "
@@ -58,19 +73,3 @@ def check_arguments(q: Tensor, p: Tensor, dt: float | Tensor, steps: int) -> Non
             )
     else:
         _checks.finite("dt", dt)
-
-
-def at_full_precision(
-    flow: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], q: Tensor, p: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Run ``flow(q, p)``, autocast off, in float32 (float64 if a state is); cast back to the inputs' dtypes.
-
-    Raises:
-        TypeError: if a state is not floating.
-    """
-    if not (q.is_floating_point() and p.is_floating_point()):
-        raise TypeError(f"states must be floating-point tensors, got {q.dtype} and {p.dtype}")
-    dtype = torch.promote_types(torch.promote_types(q.dtype, p.dtype), torch.float32)
-    with torch.autocast(q.device.type, enabled=False):
-        q_out, p_out = flow(q.to(dtype), p.to(dtype))
-    return q_out.to(q.dtype), p_out.to(p.dtype)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
+from symplectic_jepa._precision import at_full_precision
 from symplectic_jepa.hamiltonians import Hamiltonian
-from symplectic_jepa.integrators._base import at_full_precision, check_arguments
+from symplectic_jepa.integrators._base import Integrator, check_arguments
 
 
 @dataclass(frozen=True)
-class ImplicitMidpoint:
+class ImplicitMidpoint(Integrator):
     r"""``z' = z + h J∇H(½(z + z'))`` with ``J∇H = (∂H/∂p, −∂H/∂q)``: order 2, symplectic, time-symmetric.
 
     The midpoint ``m = ½(z + z')`` is the fixed point of ``m ← z + ½h J∇H(m)``, iterated a fixed number of times from
@@ -46,29 +47,26 @@ class ImplicitMidpoint:
     """
 
     iterations: int = 12
+    name = "implicit_midpoint"
+    order = 2
 
     def __post_init__(self) -> None:
         _checks.positive_int("iterations", self.iterations)
 
     @property
     def symmetric(self) -> bool:
-        """Whether the step is its own adjoint."""
+        """True: exchanging ``z`` and ``z'`` and the sign of ``h`` gives the same equation."""
         return True
-
-    @property
-    def order(self) -> int:
-        """Order of the global error in ``h``."""
-        return 2
 
     def __call__(
         self, hamiltonian: Hamiltonian, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int = 1
     ) -> tuple[Tensor, Tensor]:
         """``steps`` steps of size ``dt`` from ``(q, p)``, each ``(..., d)``; ``−dt`` inverts to the solver's error.
 
-        Precision as for `leapfrog`: float32 under autocast and for half-precision states, float64 stays float64.
+        Precision as for `Splitting`: float32 under autocast and for half-precision states, float64 stays float64.
 
         Raises:
-            TypeError: if ``hamiltonian`` is no `Hamiltonian`, or a state not floating.
+            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state not floating.
             ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
         """
         _check(hamiltonian, q, p, dt, steps)
@@ -78,7 +76,8 @@ class ImplicitMidpoint:
                 q, p = self._step(hamiltonian, q, p, dt)
             return q, p
 
-        return at_full_precision(flow, q, p)
+        q, p = at_full_precision(flow, q, p)
+        return q, p
 
     def residual(self, hamiltonian: Hamiltonian, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int = 1) -> Tensor:
         """What the iterations leave of the equation, ``max |z' − z − h J∇H(½(z + z'))|`` over coordinates and steps.
@@ -88,7 +87,7 @@ class ImplicitMidpoint:
             ``iterations`` where they do not contract.
 
         Raises:
-            TypeError: if ``hamiltonian`` is no `Hamiltonian`, or a state not floating.
+            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state not floating.
             ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
         """
         _check(hamiltonian, q, p, dt, steps)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from symplectic_jepa._precision import autocast_off
 from symplectic_jepa.hamiltonians import AbstractSeparable
 from symplectic_jepa.hamiltonians._autograd import unknown_leaf
 
@@ -107,16 +108,16 @@ class _Reversible(torch.autograd.Function):
         learned = [x for x in leaves.values() if x.requires_grad]
         totals: dict[int, Tensor] = {}
         for is_kick, coefficient in reversed(ctx.updates):
-            with torch.enable_grad(), torch.autocast(q.device.type, enabled=False), _filled(ctx.slots, leaves):
+            with torch.enable_grad(), autocast_off(q.device), _filled(ctx.slots, leaves):
                 x = state[not is_kick].detach().requires_grad_()
                 field = ctx.hamiltonian.force(x) if is_kick else ctx.hamiltonian.velocity(x)
                 pushed = coefficient * dt * field
-            state[is_kick] = state[is_kick] - pushed.detach()
-            if not pushed.requires_grad:  # a constant field
-                continue
-            inputs = [x, *learned]
-            _refuse_unseen(pushed, inputs)
-            grad_x, *grads = torch.autograd.grad(pushed, inputs, grad[is_kick], allow_unused=True)
+                state[is_kick] = state[is_kick] - pushed.detach()
+                if not pushed.requires_grad:  # a constant field
+                    continue
+                inputs = [x, *learned]
+                _refuse_unseen(pushed, inputs)
+                grad_x, *grads = torch.autograd.grad(pushed, inputs, grad[is_kick], allow_unused=True)
             if grad_x is not None:
                 grad[not is_kick] = grad[not is_kick] + grad_x
             for leaf, g in zip(learned, grads, strict=True):

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from symplectic_jepa import _checks
+from symplectic_jepa._precision import at_full_precision
 from symplectic_jepa.hamiltonians import AbstractSeparable
-from symplectic_jepa.integrators._base import GRADIENTS, at_full_precision, check_arguments
+from symplectic_jepa.integrators._base import GRADIENTS, Gradient, Integrator, check_arguments
 from symplectic_jepa.integrators.reversible import reversible_roll_out, roll_out
 
 
 @dataclass(frozen=True)
-class Splitting:
+class Splitting(Integrator):
     r"""An explicit symplectic integrator of a separable Hamiltonian, as a table of coefficients.
 
     One step of size ``h`` is kick k₀, drift d₀, kick k₁, …, drift dₙ₋₁, kick kₙ, with
@@ -25,9 +26,8 @@ class Splitting:
     coefficients; these decide the order only. Neighbours of one kind, within a step or between two, are merged and
     zeros left out, so the force is evaluated once per kick that remains.
 
-    Calling it is `leapfrog` with other coefficients, same arguments and errors. Where the table is no palindrome
-    (`symmetric` is False), a negative ``dt`` runs it backwards, so that it still inverts a positive one exactly; the
-    order of the updates then follows from the sign, and ``dt`` must be a float.
+    Where the table is not a palindrome (`symmetric` is False), a negative ``dt`` runs it backwards, so that it still
+    inverts a positive one exactly; the order of the updates then follows from the sign, and ``dt`` must be a float.
 
     Args:
         name: for ``print``.
@@ -66,6 +66,11 @@ class Splitting:
             if not math.isclose(math.fsum(coefficients), 1.0, abs_tol=1e-12):
                 raise ValueError(f"{name} must sum to 1 to be consistent, got {math.fsum(coefficients)!r}")
         _checks.positive_int("order", self.order)
+        source = f", {self.reference}" if self.reference else ""
+        text = (
+            f"``{self.name}``: kicks {self.kicks}, drifts {self.drifts}, order {self.order}{source}; see `Splitting`."
+        )
+        object.__setattr__(self, "__doc__", text)
 
     @property
     def symmetric(self) -> bool:
@@ -84,20 +89,26 @@ class Splitting:
         *,
         dt: float | Tensor,
         steps: int = 1,
-        gradient: str = "stored",
+        gradient: Gradient = "stored",
     ) -> tuple[Tensor, Tensor]:
         """``steps`` steps of size ``dt`` from ``(q, p)``, each ``(..., d)``; ``−dt`` is the exact inverse map.
+
+        Half-precision states, and all states under autocast, are integrated in float32 and cast back; float64 stays
+        float64.
 
         Args:
             hamiltonian: a separable Hamiltonian.
             q: positions, ``(..., d)``.
             p: momenta, ``(..., d)``.
-            dt: step size ``h``.
+            dt: step size ``h``: a float, a scalar tensor when it is learned, or one step size per state, ``(..., 1)``.
             steps: number of steps ``S``.
             gradient: ``"stored"`` keeps the activations of every force for the backward pass; ``"reversible"`` keeps
                 the final state alone, and the backward pass undoes one shear after the other: memory does not grow with
                 ``S``, at the price of evaluating every force twice. It differentiates once, in eager mode. The states
                 are recomputed to rounding; `evaluation.reversibility_error` measures how well.
+
+        Returns:
+            ``(q, p)`` after ``S`` steps, with the inputs' shapes and dtypes.
 
         Raises:
             TypeError: if the Hamiltonian is not separable (the map would not be symplectic), a state not floating,
@@ -120,7 +131,8 @@ class Splitting:
         if not self.symmetric and dt < 0:
             updates.reverse()
 
-        return at_full_precision(lambda q, p: run(hamiltonian, updates, q, p, dt), q, p)
+        q, p = at_full_precision(lambda q, p: run(hamiltonian, updates, q, p, dt), q, p)
+        return q, p
 
     def _updates(self, steps: int) -> list[tuple[bool, float]]:
         """``(is_kick, coefficient)`` of the whole rollout: no zeros, neighbours of one kind merged."""

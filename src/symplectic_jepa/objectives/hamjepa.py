@@ -61,8 +61,6 @@ class HamJEPAObjective(PenalizedObjective):
         ['budget_p', 'budget_q', 'mean']
     """
 
-    _signs: Tensor  # of time, for the two views
-
     def __init__(
         self,
         predictor: Predictor,
@@ -95,7 +93,6 @@ class HamJEPAObjective(PenalizedObjective):
                 f"{type(predictor).__name__}"
             )
         self.detach_target = detach_target
-        self.register_buffer("_signs", torch.tensor([1.0, -1.0])[:, None, None], persistent=False)
 
     @full_precision
     def forward(self, states: Tensor) -> ObjectiveOutput:
@@ -134,7 +131,8 @@ class HamJEPAObjective(PenalizedObjective):
         if self.backward == "forward":
             return mean_over_samples(self._match((q, p), target, direction=1))
         if self.predictor.mixes_directions:  # half as many kernels, each with twice the rows
-            return mean_over_samples(self._match((q, p), target, direction=self._signs))
+            signs = 1 - 2 * torch.arange(2, device=q.device)[:, None, None]  # of time, for the two views
+            return mean_over_samples(self._match((q, p), target, direction=signs))
         ways = [
             self._match((q[i], p[i]), (target[0][i], target[1][i]), direction=sign) for i, sign in ((0, 1), (1, -1))
         ]

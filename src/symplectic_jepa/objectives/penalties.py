@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
+from symplectic_jepa._precision import ExactBuffers, exact_scalar
 from symplectic_jepa.distributed import count
 from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.regularizers import (
@@ -88,7 +88,7 @@ class ObjectiveOutput(NamedTuple):
     terms: dict[str, Tensor]
 
 
-class PenalizedObjective(Pretrained, nn.Module):
+class PenalizedObjective(Pretrained, ExactBuffers):
     """What the objectives share: ``L = L_pred + scale · Σ weight · penalty`` over states ``(V, B, D)``.
 
     ``regularizer_scale`` is a buffer (1 unless `set_regularizer_scale` is called), so that a warm-up of all penalties
@@ -99,6 +99,7 @@ class PenalizedObjective(Pretrained, nn.Module):
     """
 
     regularizer_scale: Tensor
+    _exact = ("regularizer_scale",)
 
     def __init__(self, penalties: Mapping[str, Penalty] | None, *, sync: bool = True) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class PenalizedObjective(Pretrained, nn.Module):
             for _, penalty in self._named_penalties():
                 if isinstance(penalty.regularizer, BatchRegularizer):
                     penalty.regularizer.sync = False
-        self.register_buffer("regularizer_scale", torch.tensor(1.0))
+        self.register_buffer("regularizer_scale", exact_scalar(1.0))
 
     def set_regularizer_scale(self, scale: float) -> None:
         """Set the factor of all penalties in place, without a host synchronisation.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from symplectic_jepa import _checks
+from symplectic_jepa._precision import at_full_precision
 from symplectic_jepa.hamiltonians import ControlledHamiltonian, Hamiltonian
 from symplectic_jepa.integrators import Integrator, leapfrog
-from symplectic_jepa.integrators._base import GRADIENTS, at_full_precision
+from symplectic_jepa.integrators._base import GRADIENTS, Gradient
 from symplectic_jepa.predictors._base import Predictor
 from symplectic_jepa.state import join_state, split_state
 
@@ -25,7 +27,7 @@ class HamiltonianPredictor(Predictor):
         hamiltonian: the energy; the default integrator needs a separable one.
         dt: step size ``h > 0``.
         steps: number of steps ``S``.
-        integrator: a function like `leapfrog`; see `Integrator` for one of your own.
+        integrator: `leapfrog` or another `Integrator`; that class describes how to write a function of your own.
         learn_dt: see `Predictor`.
         gradient: ``"stored"``, or ``"reversible"`` for memory that does not grow with ``steps``; see `Splitting`.
 
@@ -41,9 +43,9 @@ class HamiltonianPredictor(Predictor):
         *,
         dt: float = 0.05,
         steps: int = 2,
-        integrator: Integrator = leapfrog,
+        integrator: Integrator | Callable[..., tuple[Tensor, Tensor]] = leapfrog,
         learn_dt: bool = False,
-        gradient: str = "stored",
+        gradient: Gradient = "stored",
     ) -> None:
         super().__init__(dt=dt, steps=steps, learn_dt=learn_dt)
         if not isinstance(hamiltonian, Hamiltonian):
@@ -57,14 +59,14 @@ class HamiltonianPredictor(Predictor):
             if "gradient" not in inspect.signature(integrator).parameters:
                 raise ValueError(
                     f"gradient must be 'stored' for an integrator without a reversible one, got 'reversible' with "
-                    f"{getattr(integrator, '__name__', integrator)}"
+                    f"{getattr(integrator, 'name', integrator)}"
                 )
             self._options["gradient"] = gradient
 
     @property
     def mixes_directions(self) -> bool:
         """See `Predictor`; where the integrator is time-symmetric, so that the sign does not change its order."""
-        return self.integrator is leapfrog or bool(getattr(self.integrator, "symmetric", False))
+        return bool(getattr(self.integrator, "symmetric", False))
 
     def forward(self, z: Tensor, *, direction: int | Tensor = 1, control: Tensor | None = None) -> Tensor:
         """Integrate states ``(..., 2d)``, forward or in reverse time.
@@ -95,4 +97,5 @@ class HamiltonianPredictor(Predictor):
             h = self._signed_dt(direction, q)
             return self.integrator(hamiltonian, q, p, dt=h, steps=self.steps, **self._options)
 
-        return at_full_precision(integrate, q, p)
+        q, p = at_full_precision(integrate, q, p)
+        return q, p

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
+from symplectic_jepa._precision import at_full_precision
 from symplectic_jepa.predictors._base import Predictor
 
 
@@ -62,13 +62,14 @@ class ResidualMLPPredictor(Predictor):
             ValueError: if ``direction`` is not 1 or −1, or ``z`` does not end in ``2 · dim``.
         """
         _checks.coordinates("z", z, 2 * self.dim)
-        dtype = z.dtype
-        with torch.autocast(z.device.type, enabled=False):
-            z = z.to(torch.promote_types(dtype, torch.float32))
+
+        def roll_out(z: Tensor) -> tuple[Tensor]:
             h = self._signed_dt(direction, z)
             for _ in range(self.steps):
                 z = z + h * self._residual(z)
-        return z.to(dtype)
+            return (z,)
+
+        return at_full_precision(roll_out, z)[0]
 
     def _residual(self, z: Tensor) -> Tensor:
         """``g(z)``, the weights in the dtype of the state."""

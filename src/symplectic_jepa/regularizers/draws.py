@@ -94,7 +94,7 @@ class Schedule(nn.Module):
         self.every = _checks.positive_int("every", every)
         # No buffer, which `.to(device)` would move: the host reads it at every step. No int, which a compiled graph
         # would take for a constant.
-        self.step = torch.zeros((), dtype=torch.int64)
+        self.step = torch.zeros((), dtype=torch.int64, device="cpu")  # on the meta device, too
         self.held = False
         self._matrix: Tensor | None = None
 

@@ -17,7 +17,8 @@ class HamSIGReg(SIGReg):
     ``N`` samples.
 
     Args:
-        geometry: ``H``: `IdentityGeometry`, `DiagonalGeometry`, `LaplacianGeometry`, `RadialGeometry` or your own.
+        geometry: ``H``: `IdentityGeometry`, `DiagonalGeometry`, `MatrixGeometry`, `LaplacianGeometry`,
+            `RadialGeometry` or your own.
         slices: see `SIGReg`, as for the others.
         knots: number of knots.
         t_max: the last knot.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa._precision import full_precision
+from symplectic_jepa._precision import full_precision, wide_dtype
 from symplectic_jepa.distributed import count
 from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
 from symplectic_jepa.regularizers.characteristic import characteristic_sums
@@ -37,9 +37,6 @@ class SIGReg(BatchRegularizer):
         ValueError: if ``slices < 1``, ``knots < 2`` or ``t_max`` is not positive.
     """
 
-    quadrature: Tensor
-    target: Tensor
-
     def __init__(
         self, *, slices: int = 1024, knots: int = 17, t_max: float = 3.0, seed: int = 0, sync: bool = True
     ) -> None:
@@ -47,14 +44,8 @@ class SIGReg(BatchRegularizer):
         self.slices = _checks.positive_int("slices", slices)
         if _checks.positive_int("knots", knots) < 2:
             raise ValueError(f"knots must be an int >= 2, got {knots}")
-        self.spacing = _checks.finite("t_max", t_max, minimum=0.0, exclusive=True) / (knots - 1)
-        t = torch.arange(knots, dtype=torch.float64) * self.spacing
-        # Trapezoid on [0, t_max], doubled: the integrand is even, so the negative half adds the same.
-        weight = torch.full_like(t, 2 * self.spacing)
-        weight[0] = weight[-1] = self.spacing
-        target = torch.exp(-0.5 * t.square())
-        self.register_buffer("quadrature", weight * target, persistent=False)
-        self.register_buffer("target", target, persistent=False)
+        self.knots = knots
+        self.t_max = _checks.finite("t_max", t_max, minimum=0.0, exclusive=True)
         self.schedule = Schedule("unit_directions", seed=seed, every=1)
 
     @full_precision
@@ -77,18 +68,35 @@ class SIGReg(BatchRegularizer):
             directions = self.schedule(dim, self.slices, dtype=x.dtype, device=x.device)
         elif directions.ndim != 2 or directions.shape[0] != dim:
             raise ValueError(f"directions must have shape ({dim}, M), got {tuple(directions.shape)}")
-        sums = characteristic_sums(x @ directions.to(x.dtype), self.spacing, self.target.numel())
+        sums = characteristic_sums(x @ directions.to(x.dtype), self.spacing, self.knots)
 
         def finish(sums: list[Tensor]) -> Tensor:
             total = sums[0].to(x.dtype)
             cos, sin = sums[1] / total, sums[2] / total
-            weight, target = (b.to(x.dtype)[:, None] for b in (self.quadrature, self.target))
+            weight, target = self._quadrature(x)
             loss = total * (weight * ((cos - target).square() + sin.square())).sum(-2).mean()
             self.statistics = {"epps_pulley": loss.detach()}
             return loss
 
         return Reduction([count(n, x), *sums], finish)
 
+    @property
+    def spacing(self) -> float:
+        """Distance of the knots."""
+        return self.t_max / (self.knots - 1)
+
+    def _quadrature(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights ``w`` and target ``φ`` at the knots, ``(T, 1)`` each.
+
+        Computed in float64 where they are used, and not kept: no change of dtype and no meta device spoils them.
+        """
+        t = torch.arange(self.knots, dtype=wide_dtype(like), device=like.device)[:, None] * self.spacing
+        # Trapezoid on [0, t_max], doubled: the integrand is even, so the negative half adds the same.
+        weight = torch.full_like(t, 2 * self.spacing)
+        weight[0] = weight[-1] = self.spacing
+        target = torch.exp(-0.5 * t.square())
+        return (weight * target).to(like.dtype), target.to(like.dtype)
+
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
-        return f"slices={self.slices}, knots={self.target.numel()}, spacing={self.spacing:g}"
+        return f"slices={self.slices}, knots={self.knots}, spacing={self.spacing:g}"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
+from symplectic_jepa._checks import Array
 from symplectic_jepa.theory._inputs import trace
 from symplectic_jepa.theory.isotropy import price_of_isotropy, regret
 
@@ -32,7 +33,7 @@ class IsotropyReport(NamedTuple):
 
 
 @torch.no_grad()
-def fit_geometry(features: Tensor, labels: Tensor, *, tasks: str = "readouts", ridge: float = 1e-3) -> Tensor:
+def fit_geometry(features: Array, labels: Array, *, tasks: str = "readouts", ridge: float = 1e-3) -> Tensor:
     r"""``H ∝ W + ridge · I`` with ``W`` the second moment of linear tasks ``w`` on the features.
 
     Integer labels ``(N,)`` define one-vs-rest tasks, whose targets are centred and scaled to unit variance (so rare
@@ -41,8 +42,9 @@ def fit_geometry(features: Tensor, labels: Tensor, *, tasks: str = "readouts", r
     [paper, equation 4].
 
     Args:
-        features: ``(N ≥ 2, D)``.
-        labels: integer classes ``(N,)``, two or more different ones, or floating targets ``(N, T)``.
+        features: ``(N ≥ 2, D)``, a tensor or a numpy array.
+        labels: integer classes ``(N,)``, two or more different ones, or floating targets ``(N, T)``; a tensor or an
+            array.
         tasks: ``"readouts"``, ridge regressions ``(Σ + ridge · (tr Σ / D) I)⁻¹ cov(z, y)``, or ``"class_means"``,
             ``cov(z, y)``: for classes, the difference between class mean and overall mean, which needs no inverse.
         ridge: share of the identity in ``H`` (and of the regularization in a readout), above 0. ``W`` has at most the
@@ -50,7 +52,7 @@ def fit_geometry(features: Tensor, labels: Tensor, *, tasks: str = "readouts", r
             everything that uses ``H⁻¹`` depends on this choice.
 
     Returns:
-        ``H``, ``(D, D)``, float64, positive definite, scaled to ``tr H = D``.
+        ``H``, ``(D, D)``, float64, positive definite, scaled to ``tr H = D``: as it is what `MatrixGeometry` takes.
 
     Raises:
         TypeError: if features are not floating, or labels are neither integer nor floating.
@@ -60,9 +62,7 @@ def fit_geometry(features: Tensor, labels: Tensor, *, tasks: str = "readouts", r
 
 
 @torch.no_grad()
-def isotropy_report(
-    features: Tensor, labels: Tensor, *, tasks: str = "readouts", ridge: float = 1e-3
-) -> IsotropyReport:
+def isotropy_report(features: Array, labels: Array, *, tasks: str = "readouts", ridge: float = 1e-3) -> IsotropyReport:
     """Price of isotropy, regret and worst-case variance of trained features [paper, theorems 3.4 and 3.8].
 
     Compare encoders only at equal ``ridge``, preferably at several values. With fewer tasks than dimensions ``price``
@@ -105,8 +105,9 @@ def _fit(x: Tensor, y: Tensor, *, tasks: str, ridge: float) -> Tensor:
     return (moment * (dim / size) + ridge * eye) / (1 + ridge)
 
 
-def _centred(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    _checks.samples("features", features, minimum=2)
+def _centred(features: Array, labels: Array) -> tuple[Tensor, Tensor]:
+    features = _checks.samples("features", _checks.array("features", features), minimum=2)
+    labels = _checks.array("labels", labels)
     if features.ndim != 2 or not features.isfinite().all():
         raise ValueError(f"features must be finite, of shape (N >= 2, D), got {tuple(features.shape)}")
     x = features.to(torch.float64)

@@ -1,54 +1,72 @@
-"""What the theory shares: checks of matrices and scalars, everything in float64 from here on."""
+"""What the theory shares: checks of matrices and scalars, tensors or arrays; everything in float64 from here on."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_RTOL = 1e-5  # of the largest entry or eigenvalue: the rounding of a covariance that was summed in float32
+from symplectic_jepa import _checks
+from symplectic_jepa._checks import Array
 
 
-def square(name: str, matrix: Tensor) -> Tensor:
-    """Return ``matrix`` in float64 if it is a finite floating ``(..., d, d)`` tensor."""
-    if not matrix.is_floating_point():
-        raise TypeError(f"{name} must be a floating-point tensor, got dtype {matrix.dtype}")
-    if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2] or 0 in matrix.shape:
-        raise ValueError(f"{name} must have shape (..., d, d), d >= 1, got {tuple(matrix.shape)}")
-    if not matrix.isfinite().all():
-        raise ValueError(f"{name} must be finite, got NaN or infinity")
-    return matrix.to(torch.float64)
+def square(name: str, matrix: Array) -> Tensor:
+    """Return ``matrix`` as a float64 tensor if it is finite, floating and ``(..., d, d)``."""
+    return _checks.square(name, _checks.array(name, matrix))
 
 
-def spd(name: str, matrix: Tensor, *, semidefinite: bool = False, like: Tensor | None = None) -> Tensor:
-    """Return the symmetric part of ``matrix`` if it is symmetric positive (semi-)definite and as wide as ``like``."""
-    matrix = square(name, matrix)
-    if like is not None and matrix.shape[-1] != like.shape[-1]:
-        raise ValueError(f"{name} must have shape (..., {like.shape[-1]}, {like.shape[-1]}), got {tuple(matrix.shape)}")
-    fixed = matrix.detach()
-    skew = (fixed - fixed.mT).abs().amax((-2, -1))
-    if (skew > _RTOL * fixed.abs().amax((-2, -1))).any():
-        raise ValueError(f"{name} must be symmetric, got max |{name} - {name}^T| = {skew.max().item():.3g}")
-    if semidefinite:
-        values = torch.linalg.eigvalsh(fixed)
-        if (values[..., 0] < -_RTOL * values[..., -1].abs()).any():
-            raise ValueError(
-                f"{name} must be positive semi-definite, got smallest eigenvalue {values[..., 0].min().item():.3g}"
-            )
-    elif torch.linalg.cholesky_ex(fixed).info.any():
-        smallest = torch.linalg.eigvalsh(fixed)[..., 0].min().item()
-        raise ValueError(f"{name} must be positive definite, got smallest eigenvalue {smallest:.3g}")
-    return (matrix + matrix.mT) / 2
+def spd(name: str, matrix: Array, *, semidefinite: bool = False, like: Tensor | None = None) -> Tensor:
+    """Return the symmetric part of ``matrix``, if it is symmetric positive (semi-)definite and fits ``like``."""
+    checked = _checks.positive_definite(name, _checks.array(name, matrix), semidefinite=semidefinite)
+    if like is not None:
+        fits(name, checked, like)
+    return checked
 
 
-def scalar(name: str, value: float | Tensor, *, positive: bool = False, like: Tensor | None = None) -> Tensor:
-    """Return ``value`` as a float64 tensor (on the device of ``like``) if it is finite and (if asked) positive."""
-    x = torch.as_tensor(value, dtype=torch.float64, device=None if like is None else like.device)
+def fits(name: str, matrix: Tensor, like: Tensor) -> None:
+    """Refuse a matrix of another ``d`` than ``like``, or with leading dimensions that do not broadcast to its own."""
+    d = like.shape[-1]
+    if matrix.shape[-1] != d or not _broadcast(matrix.shape[:-2], like.shape[:-2]):
+        expected = f"(..., {d}, {d}), to fit {tuple(like.shape)}"
+        raise ValueError(f"{name} must have shape {expected}, got {tuple(matrix.shape)}")
+
+
+def scalar(name: str, value: float | Array, *, positive: bool = False, like: Tensor | None = None) -> Tensor:
+    """Return ``value`` as a float64 tensor if it is finite and (if asked) positive.
+
+    ``like``: matrices on whose device it goes, and to whose leading dimensions it broadcasts.
+    """
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    x = _checks.array(name, cast("Array", np.asarray(value) if number else value))
+    if x.is_complex() or x.dtype == torch.bool:
+        raise TypeError(f"{name} must be real, got dtype {x.dtype}")
     if not x.isfinite().all() or (positive and (x <= 0).any()):
         raise ValueError(f"{name} must be a finite number{' > 0' if positive else ''}, got {value!r}")
-    return x
+    if like is not None and not _broadcast(x.shape, like.shape[:-2]):
+        raise ValueError(f"{name} must broadcast to {tuple(like.shape[:-2])}, got shape {tuple(x.shape)}")
+    return x.to(torch.float64 if like is None else like)
+
+
+def _broadcast(*shapes: torch.Size) -> bool:
+    try:
+        torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        return False
+    return True
+
+
+def symplectic_defect(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest entry of ``MᵀΩM − Ω`` and ``‖M‖²``, its unit: ``(..., 2d, 2d)`` to ``(...)`` twice."""
+    fixed = matrix.detach()
+    upper, lower = fixed.chunk(2, dim=-2)
+    product = upper.mT @ lower  # MᵀΩM = AᵀB − BᵀA for M = [A; B]
+    top, bottom = torch.eye(fixed.shape[-1], dtype=fixed.dtype, device=fixed.device).chunk(2, dim=-2)
+    omega = top.mT @ bottom - bottom.mT @ top
+    defect = (product - product.mT - omega).abs().amax((-2, -1))
+    return defect, torch.linalg.matrix_norm(fixed, ord=2).square()
 
 
 def trace(matrix: Tensor) -> Tensor:

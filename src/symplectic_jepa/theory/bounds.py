@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
+from symplectic_jepa._checks import Array
 from symplectic_jepa.theory._inputs import scalar
 
 
 def min_eigenvalue_bound(
-    log_det: float | Tensor, trace: float | Tensor, k: int, participation: float | Tensor | None = None
+    log_det: float | Array, trace: float | Array, k: int, participation: float | Array | None = None
 ) -> Tensor:
     r"""``λ_min ≥ e^{kℓ} ((k−1)/τ)^{k−1}``, or with ``r``: ``e^{kℓ} (√r/τ)^{k−1}`` [paper, A.13; A.14].
 
@@ -42,7 +43,7 @@ def min_eigenvalue_bound(
     return torch.exp(k * floor + (k - 1) * (share / tau).log())
 
 
-def max_eigenvalue_bound(trace: float | Tensor, participation: float | Tensor) -> Tensor:
+def max_eigenvalue_bound(trace: float | Array, participation: float | Array) -> Tensor:
     r"""``λ_max ≤ τ/√r`` [paper, theorem A.14].
 
     Args:
@@ -59,7 +60,7 @@ def max_eigenvalue_bound(trace: float | Tensor, participation: float | Tensor) -
 
 
 def condition_number_bound(
-    log_det: float | Tensor, trace: float | Tensor, k: int, participation: float | Tensor
+    log_det: float | Array, trace: float | Array, k: int, participation: float | Array
 ) -> Tensor:
     r"""``λ_max/λ_min ≤ e^{−kℓ} (τ/√r)^k``, the quotient of the two bounds of A.14 [paper, corollary A.15].
 
@@ -79,7 +80,7 @@ def condition_number_bound(
     return torch.exp(_checks.positive_int("k", k) * (top.log() - floor))
 
 
-def _participation(value: float | Tensor, k: int | None = None) -> Tensor:
+def _participation(value: float | Array, k: int | None = None) -> Tensor:
     ratio = scalar("participation", value)
     if (ratio < 1).any() or (k is not None and (ratio > k).any()):
         upper = "" if k is None else f" and at most k = {k}"

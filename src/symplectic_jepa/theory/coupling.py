@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from symplectic_jepa.theory._inputs import scalar, spd, square
+from symplectic_jepa._checks import Array
+from symplectic_jepa.theory._inputs import fits, scalar, spd, square
 
 
 class ConditionalDistribution(NamedTuple):
@@ -17,7 +18,7 @@ class ConditionalDistribution(NamedTuple):
     residual_cov: Tensor
 
 
-def conditional_distribution(cov: Tensor, cross: Tensor) -> ConditionalDistribution:
+def conditional_distribution(cov: Array, cross: Array) -> ConditionalDistribution:
     r"""``z_b | z_a ~ N(CΣ⁻¹ z_a, Σ − CΣ⁻¹Cᵀ)`` for views with the same marginal [paper, proposition 3.9].
 
     Args:
@@ -32,8 +33,7 @@ def conditional_distribution(cov: Tensor, cross: Tensor) -> ConditionalDistribut
             ``cross``.
     """
     cov, cross = spd("cov", cov), square("cross", cross)
-    if cross.shape[-1] != cov.shape[-1]:
-        raise ValueError(f"cross must have shape (..., {cov.shape[-1]}, {cov.shape[-1]}), got {tuple(cross.shape)}")
+    fits("cross", cross, cov)
     factor = torch.linalg.cholesky(cov)
     # With Σ = LLᵀ and K = C L⁻ᵀ: CΣ⁻¹ = K L⁻¹ and CΣ⁻¹Cᵀ = KKᵀ. The singular values of L⁻¹K, the canonical
     # correlations of the two views, are at most 1 exactly if the joint covariance is positive semi-definite.
@@ -49,7 +49,7 @@ def conditional_distribution(cov: Tensor, cross: Tensor) -> ConditionalDistribut
     return ConditionalDistribution(predictor, cov - half @ half.mT)
 
 
-def scaled_coupling(cov: Tensor, rho: float | Tensor) -> Tensor:
+def scaled_coupling(cov: Array, rho: float | Array) -> Tensor:
     r"""``C = ρΣ``: one marginal, and for each ``ρ`` another predictor, ``ρ z_a`` [paper, proposition 3.9].
 
     Args:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from symplectic_jepa.theory._inputs import square
+from symplectic_jepa import _checks
+from symplectic_jepa._checks import Array
+from symplectic_jepa.theory._inputs import square, symplectic_defect
 
 
 class KickDriftScaling(NamedTuple):
@@ -18,7 +20,7 @@ class KickDriftScaling(NamedTuple):
     kick: Tensor
 
 
-def kick_drift_scaling(matrix: Tensor, *, tolerance: float = 1e-5) -> KickDriftScaling:
+def kick_drift_scaling(matrix: Array, *, tolerance: float = 1e-5) -> KickDriftScaling:
     r"""``[[A,B],[C,D]] = [[I,BD⁻¹],[0,I]] [[D⁻ᵀ,0],[0,D]] [[I,0],[D⁻¹C,I]]`` [paper, proposition C.3].
 
     Args:
@@ -29,7 +31,8 @@ def kick_drift_scaling(matrix: Tensor, *, tolerance: float = 1e-5) -> KickDriftS
         The three factors. ``BD⁻¹`` and ``D⁻¹C`` are symmetrised exactly, so the two shears are exactly symplectic.
 
     Raises:
-        ValueError: if the matrix is not symplectic, or its block ``D`` is singular.
+        ValueError: if the matrix is not symplectic, its block ``D`` is singular, or ``tolerance`` is negative or not
+            finite.
     """
     matrix = square("matrix", matrix)
     if matrix.shape[-1] % 2:
@@ -38,14 +41,11 @@ def kick_drift_scaling(matrix: Tensor, *, tolerance: float = 1e-5) -> KickDriftS
     B, C, D = matrix[..., :d, d:], matrix[..., d:, :d], matrix[..., d:, d:]
     eye = torch.eye(d, dtype=matrix.dtype, device=matrix.device).expand_as(D)
     zero = torch.zeros_like(D)
-    omega = _blocks(zero, eye, -eye, zero)
-    fixed = matrix.detach()
-    norm = torch.linalg.matrix_norm(fixed, ord=2)
-    defect = (fixed.mT @ omega @ fixed - omega).abs().amax((-2, -1))
-    if (defect > tolerance * norm.square()).any():
+    defect, unit = symplectic_defect(matrix)
+    if not (defect <= _checks.finite("tolerance", tolerance, minimum=0.0) * unit).all():
         raise ValueError(f"matrix must be symplectic, got max |M^T Ω M - Ω| = {defect.max().item():.3g}")
     smallest = torch.linalg.svdvals(D.detach())[..., -1]
-    if (smallest <= 2 * d * torch.finfo(matrix.dtype).eps * norm).any():
+    if (smallest <= 2 * d * torch.finfo(matrix.dtype).eps * unit.sqrt()).any():
         raise ValueError(
             f"the lower right block D of matrix must be invertible, got smallest singular value "
             f"{smallest.min().item():.3g}; a rotation by a quarter turn, for example, has no such factors"

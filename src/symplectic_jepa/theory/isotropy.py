@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
+from symplectic_jepa._checks import Array
 from symplectic_jepa.theory._inputs import in_metric, positive_trace, scalar, spd, symmetric_root, trace
 
 
-def isotropic_covariance(H: Tensor, budget: float | Tensor) -> Tensor:
+def isotropic_covariance(H: Array, budget: float | Array) -> Tensor:
     r"""``(c / tr H) I``, the only Euclidean-isotropic covariance with ``tr(HΣ) = c`` [paper, equation 13].
 
     Args:
@@ -27,7 +28,7 @@ def isotropic_covariance(H: Tensor, budget: float | Tensor) -> Tensor:
     return scale[..., None, None] * torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
 
 
-def price_of_isotropy(H: Tensor) -> Tensor:
+def price_of_isotropy(H: Array) -> Tensor:
     r"""``d λ_max(H) / tr(H) ≥ 1``: worst-case variance of isotropy over that of the oracle [paper, theorem 3.4].
 
     Args:
@@ -47,7 +48,7 @@ def price_of_isotropy(H: Tensor) -> Tensor:
     return _peak_over_mean(spd("H", H))
 
 
-def whiten(z: Tensor, H: Tensor) -> Tensor:
+def whiten(z: Array, H: Array) -> Tensor:
     r"""``H^{1/2} z``, which is isotropic with scale ``a`` iff ``Cov z = a H⁻¹`` [paper, proposition 3.5].
 
     Args:
@@ -62,14 +63,13 @@ def whiten(z: Tensor, H: Tensor) -> Tensor:
         ValueError: if ``H`` is not symmetric positive definite, or ``z`` does not have ``d`` columns.
     """
     H = spd("H", H)
-    if not z.is_floating_point():
-        raise TypeError(f"z must be a floating-point tensor, got dtype {z.dtype}")
+    z = _checks.floating("z", _checks.array("z", z))
     if z.ndim < 2 or z.shape[-1] != H.shape[-1]:
         raise ValueError(f"z must have shape (..., N, {H.shape[-1]}), got {tuple(z.shape)}")
     return (z.to(H.dtype) @ symmetric_root(H)).to(z.dtype)
 
 
-def metric_anisotropy(H: Tensor, cov: Tensor) -> Tensor:
+def metric_anisotropy(H: Array, cov: Array) -> Tensor:
     r"""``‖M − aI‖_F / ‖M‖_F`` for ``M = H^{1/2} Σ H^{1/2}`` and ``a = tr(M)/d`` [paper, proposition 3.5].
 
     Args:
@@ -91,7 +91,7 @@ def metric_anisotropy(H: Tensor, cov: Tensor) -> Tensor:
     return off / size
 
 
-def regret(H: Tensor, shape: Tensor) -> Tensor:
+def regret(H: Array, shape: Array) -> Tensor:
     r"""``d λ_max(H^{1/2} S H^{1/2}) / tr(HS)``: the price of a fixed covariance shape ``S`` [paper, theorem 3.8].
 
     The worst-case variance of ``Σ = c S / tr(HS)`` divided by that of the oracle `minimax_covariance`. The budget and
@@ -111,7 +111,7 @@ def regret(H: Tensor, shape: Tensor) -> Tensor:
     return _peak_over_mean(in_metric(H, spd("shape", shape, semidefinite=True, like=H)))
 
 
-def adversarial_geometry(shape: Tensor, *, epsilon: float = 1e-3) -> Tensor:
+def adversarial_geometry(shape: Array, *, epsilon: float = 1e-3) -> Tensor:
     r"""A geometry under which ``S`` has the regret ``d / (1 + (d − 1)ε)``, towards ``d`` [paper, theorem 3.8].
 
     With ``S = LLᵀ``, ``H = L⁻ᵀ diag(1, ε, …, ε) L⁻¹``: then ``LᵀHL``, which has the eigenvalues of ``HS``, is that

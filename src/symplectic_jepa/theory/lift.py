@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from symplectic_jepa.theory._inputs import scalar, spd
+from symplectic_jepa._checks import Array
+from symplectic_jepa.theory._inputs import scalar, spd, symplectic_defect
 from symplectic_jepa.theory.geometry import minimax_covariance, minimax_value
 
 
@@ -18,7 +19,7 @@ class QuadraticLift(NamedTuple):
     momentum_cov: Tensor
 
 
-def quadratic_lift(H: Tensor, budget: float | Tensor) -> QuadraticLift:
+def quadratic_lift(H: Array, budget: float | Array) -> QuadraticLift:
     r"""Gibbs law ``∝ exp(−β(½qᵀHq + ½‖p‖²))`` at ``β = d/c`` [paper, proposition 3.6].
 
     ``q ~ N(0, (c/d) H⁻¹)`` is the `maximum_entropy_distribution`; ``p ~ N(0, (c/d) I)`` is independent of it. Position
@@ -40,7 +41,7 @@ def quadratic_lift(H: Tensor, budget: float | Tensor) -> QuadraticLift:
     return QuadraticLift(position, momentum.expand_as(position))
 
 
-def quadratic_flow(H: Tensor, time: float | Tensor) -> Tensor:
+def quadratic_flow(H: Array, time: float | Array) -> Tensor:
     r"""``exp(t [[0, I], [−H, 0]])``: the exact flow of ``q̇ = p``, ``ṗ = −Hq`` [paper, equation 22].
 
     It is symplectic and leaves `quadratic_lift` invariant. `QuadraticHamiltonian` with an integrator approximates it.
@@ -53,11 +54,15 @@ def quadratic_flow(H: Tensor, time: float | Tensor) -> Tensor:
         ``(..., 2d, 2d)``, which acts on columns ``[q; p]``.
 
     Raises:
-        ValueError: if ``H`` is not symmetric positive definite, or the time not finite.
+        ValueError: if ``H`` is not symmetric positive definite, the time not finite, or ``t √λ_max(H)`` so large that
+            no digit of the flow is left in float64.
     """
     H = spd("H", H)
     zero = torch.zeros_like(H)
     eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device).expand_as(H)
     generator = torch.cat((torch.cat((zero, eye), -1), torch.cat((-H, zero), -1)), -2)
     flow: Tensor = torch.linalg.matrix_exp(scalar("time", time, like=H)[..., None, None] * generator)
+    defect, unit = symplectic_defect(flow.nan_to_num())
+    if not (flow.isfinite().all() and (defect <= 1e-6 * unit).all()):
+        raise ValueError(f"exp(t [[0, I], [-H, 0]]) must be within reach of float64, got t = {time!r}: too many turns")
     return flow

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from symplectic_jepa import PotentialHamiltonian, QuadraticHamiltonian, SeparableHamiltonian, leapfrog
-from symplectic_jepa.hamiltonians import AbstractSeparable
+from symplectic_jepa.geometries import MatrixGeometry
+from symplectic_jepa.hamiltonians import AbstractSeparable, GeneralHamiltonian
 
 ACTIVATIONS = ("gelu", "silu", "tanh", "softplus")
 TORCH_ACTIVATIONS = {"gelu": nn.GELU(), "silu": nn.SiLU(), "tanh": nn.Tanh(), "softplus": nn.Softplus(threshold=1e9)}
@@ -95,6 +98,7 @@ def test_quadratic_is_half_qhq_with_force_minus_hq():
     expected = 0.5 * torch.einsum("bi,ij,bj->b", q, geometry, q) + 0.5 * p.square().sum(-1)
     torch.testing.assert_close(h(q, p), expected)
     torch.testing.assert_close(h.force(q), minus_gradient(h.potential, q))
+    assert torch.equal(QuadraticHamiltonian(4, geometry=MatrixGeometry(geometry))(q, p), h(q, p))
     identity = QuadraticHamiltonian(4)
     torch.testing.assert_close(identity(q, p), 0.5 * (q.square() + p.square()).sum(-1))
     assert not list(h.parameters())
@@ -106,11 +110,34 @@ def test_quadratic_is_half_qhq_with_force_minus_hq():
         (torch.eye(3), r"shape \(2, 2\), got \(3, 3\)"),
         (torch.tensor([[1.0, 2.0], [0.0, 1.0]]), "symmetric"),
         (torch.tensor([[1.0, 0.0], [0.0, -1.0]]), "positive definite, got smallest eigenvalue -1"),
+        (MatrixGeometry(torch.eye(3)), r"shape \(2, 2\), got \(3, 3\)"),
     ],
 )
 def test_quadratic_refuses_what_is_no_geometry(geometry, message):
     with pytest.raises(ValueError, match=message):
         QuadraticHamiltonian(2, geometry=geometry)
+    with pytest.raises(TypeError, match="geometry must be a floating-point tensor, got list"):
+        QuadraticHamiltonian(2, geometry=[[1.0, 0.0], [0.0, 1.0]])
+
+
+@pytest.mark.parametrize("make", [QuadraticHamiltonian, SeparableHamiltonian, GeneralHamiltonian])
+def test_positions_and_momenta_do_not_broadcast(make):
+    q, p = torch.randn(2, 3, 4)
+    for call in (make(4), make(4).gradient):
+        with pytest.raises(ValueError, match=r"q and p must share a shape \(..., d\), got \(3, 4\) and \(4,\)"):
+            call(q, p[0])
+
+
+def test_softplus_keeps_its_digits_where_torchs_own_becomes_the_identity():
+    """One hidden unit, ``V(q) = log(1 + e^q)``: at 25 it differs from 25 by 1.4e-11, the force as much from −1."""
+    h = SeparableHamiltonian(1, hidden_dim=1, depth=1, activation="softplus", base_coeff=0, residual_scale=1).double()
+    for x in h.parameters():
+        nn.init.ones_(x)
+    nn.init.zeros_(h.hidden[0].bias)
+    for x in (21.0, 25.0, 30.0):
+        q = torch.tensor([x], dtype=torch.float64)
+        assert abs(h.potential(q).item() - x - math.log1p(math.exp(-x))) < 1e-14
+        torch.testing.assert_close(h.force(q), minus_gradient(h.potential, q), rtol=1e-15, atol=0)
 
 
 class Wells(nn.Module):

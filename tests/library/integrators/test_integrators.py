@@ -264,7 +264,9 @@ def test_bad_arguments_are_named(integrate):
         ((q, p[:2], 0.1, 1), ValueError, r"share a shape \(..., d\), got \(3, 2\) and \(2, 2\)"),
         ((q, p, 0.1, 0), ValueError, "steps must be an int >= 1, got 0"),
         ((q, p, float("nan"), 1), ValueError, "dt must be a finite number, got nan"),
-        ((q.long(), p.long(), 0.1, 1), TypeError, "floating-point tensors, got torch.int64"),
+        ((q, p, 0.1j, 1), ValueError, "dt must be a finite number, got 0.1j"),
+        ((q, p, torch.tensor(0.1j), 1), TypeError, "dt must be a real number .* got dtype torch.complex64"),
+        ((q.long(), p.long(), 0.1, 1), TypeError, "q must be a floating-point tensor, got dtype torch.int64"),
     ):
         with pytest.raises(error, match=message):
             integrate(h, a, b, dt=dt, steps=steps)

@@ -190,9 +190,21 @@ def test_a_buffer_changed_before_the_backward_pass_is_refused(change):
     if hamiltonian is residual:
         residual.residual_scale.fill_(0.7)
     else:
-        quadratic.geometry.mul_(3)
+        quadratic.geometry.matrix.mul_(3)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         end.sum().backward()
+
+
+def test_the_backward_pass_runs_in_full_precision_under_autocast_too():
+    hamiltonian = sj.SeparableHamiltonian(D, hidden_dim=6, residual_scale=1.0)
+    q, p = states(20, dtype=torch.float32)
+    found = []
+    for enabled in (False, True):
+        leaves = [x.detach().clone().requires_grad_() for x in (q, p)]
+        end = torch.stack(sj.leapfrog(hamiltonian, *leaves, dt=0.05, steps=8, gradient="reversible"))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            found.append(torch.autograd.grad(end.square().sum(), [*leaves, *hamiltonian.parameters()]))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 # Tensors that are shared, derived, absent or hidden

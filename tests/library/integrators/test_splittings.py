@@ -1,7 +1,10 @@
 """The tables of coefficients: order on problems with known solutions, structure, cost."""
 
+import copy
+import inspect
 import itertools
 import math
+import pickle
 
 import pytest
 import torch
@@ -10,7 +13,16 @@ from scipy.integrate import solve_ivp
 from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian, SeparableHamiltonian, leapfrog, symplectic_euler
 from symplectic_jepa.evaluation import symplecticity_defect
 from symplectic_jepa.hamiltonians import AbstractSeparable
-from symplectic_jepa.integrators import SPLITTINGS, Splitting, position_verlet, ruth3, yoshida4, yoshida6
+from symplectic_jepa.integrators import (
+    SPLITTINGS,
+    Integrator,
+    Splitting,
+    implicit_midpoint,
+    position_verlet,
+    ruth3,
+    yoshida4,
+    yoshida6,
+)
 
 ORDERS = {"symplectic_euler": 1, "leapfrog": 2, "position_verlet": 2, "ruth3": 3, "yoshida4": 4, "yoshida6": 6}
 every = pytest.mark.parametrize("splitting", SPLITTINGS.values(), ids=SPLITTINGS.keys())
@@ -201,13 +213,20 @@ def test_merged_updates_equal_the_table_update_by_update(splitting, steps, dt):
     torch.testing.assert_close(splitting(h, q, p, dt=dt, steps=steps), (a, b), rtol=1e-12, atol=1e-12)
 
 
-def test_the_named_functions_are_the_tables():
-    h, (q, p) = SeparableHamiltonian(3, hidden_dim=8), torch.randn(2, 4, 3)
-    for function in (leapfrog, symplectic_euler):
-        expected = SPLITTINGS[function.__name__](h, q, p, dt=0.1, steps=2)
-        torch.testing.assert_close(function(h, q, p, dt=0.1, steps=2), expected, rtol=0, atol=0)
-    for splitting in (position_verlet, ruth3, yoshida4, yoshida6):
-        assert SPLITTINGS[splitting.name] is splitting
+def test_every_integrator_is_of_one_kind_and_says_what_it_is():
+    named = (symplectic_euler, leapfrog, position_verlet, ruth3, yoshida4, yoshida6)
+    assert list(SPLITTINGS.values()) == list(named)
+    assert all(SPLITTINGS[splitting.name] is splitting for splitting in named)
+    for integrator in (*named, implicit_midpoint):
+        assert isinstance(integrator, Integrator)
+    for splitting in named:
+        text = inspect.getdoc(splitting)
+        assert splitting.name in text
+        assert splitting.reference in text
+    assert (implicit_midpoint.name, implicit_midpoint.order, implicit_midpoint.symmetric) == (
+        "implicit_midpoint", 2, True,
+    )  # fmt: skip
+    assert copy.deepcopy(leapfrog) == pickle.loads(pickle.dumps(leapfrog)) == leapfrog
 
 
 @every

@@ -9,7 +9,14 @@ from scipy import integrate, linalg, stats
 from torch import nn
 from torch.nn import functional as F
 
-from symplectic_jepa.geometries import DiagonalGeometry, Geometry, IdentityGeometry, LaplacianGeometry, RadialGeometry
+from symplectic_jepa.geometries import (
+    DiagonalGeometry,
+    Geometry,
+    IdentityGeometry,
+    LaplacianGeometry,
+    MatrixGeometry,
+    RadialGeometry,
+)
 from symplectic_jepa.objectives import LeJEPAObjective, Penalty
 from symplectic_jepa.regularizers import (
     MMD,
@@ -22,6 +29,7 @@ from symplectic_jepa.regularizers import (
     kerjepa,
     unit_directions,
 )
+from symplectic_jepa.theory import fit_geometry
 
 
 def samples(*shape, seed=0):
@@ -233,6 +241,45 @@ def test_diagonal_and_identity():
     assert IdentityGeometry().eigenvalues().tolist() == [1.0]
     x, plain = samples(20, D), SIGReg(slices=6, seed=3)
     assert torch.equal(HamSIGReg(IdentityGeometry(), slices=6, seed=3)(x), plain(x))
+
+
+def test_matrix_is_the_symmetric_root_of_any_matrix():
+    a = samples(6, 6)
+    matrix = a @ a.T + 0.3 * torch.eye(6, dtype=torch.float64)
+    geometry = MatrixGeometry(matrix)
+    np.testing.assert_allclose(dense(geometry, 6) @ dense(geometry, 6), matrix, atol=1e-13)
+    np.testing.assert_allclose(geometry.eigenvalues(), np.linalg.eigvalsh(matrix), atol=1e-13)
+    assert list(geometry.state_dict()) == ["matrix"]
+    other = MatrixGeometry(np.eye(6))
+    other.load_state_dict(geometry.state_dict())
+    np.testing.assert_array_equal(dense(other, 6), dense(geometry, 6))
+    z = torch.randn(3, 6).bfloat16()
+    assert torch.equal(geometry.sqrt_apply(z), z.float() @ geometry.root.float())
+    for bad, error, message in (
+        (torch.eye(3).expand(2, 3, 3), ValueError, r"matrix must have shape \(D, D\), got \(2, 3, 3\)"),
+        (torch.eye(3)[:2], ValueError, r"matrix must have shape .* got \(2, 3\)"),
+        (torch.eye(3) - 1, ValueError, "matrix must be positive definite"),
+        (torch.eye(3).long(), TypeError, "matrix must be a floating-point tensor, got dtype torch.int64"),
+        ([[1.0]], TypeError, "matrix must be a tensor or a numeric numpy array, got list"),
+    ):
+        with pytest.raises(error, match=message):
+            MatrixGeometry(bad)
+
+
+def test_matrix_equals_diagonal_and_takes_what_is_fitted_to_labels():
+    diagonal = torch.linspace(0.5, 2.0, D, dtype=torch.float64)
+    found = []
+    for geometry in (DiagonalGeometry(diagonal), MatrixGeometry(diagonal.diag())):
+        x = samples(20, D).requires_grad_()
+        loss = HamSIGReg(geometry, slices=6, seed=3)(x)
+        found.append(torch.stack((loss.expand_as(x), *torch.autograd.grad(loss, x))))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-13)
+    labels = torch.arange(20) % 4
+    geometry = MatrixGeometry(fit_geometry(x.detach(), labels))
+    regularizer = HamSIGReg(geometry)
+    assert torch.autograd.gradcheck(lambda x: regularizer(x, directions=A), (samples(6, D).requires_grad_(),))
+    root = linalg.sqrtm(geometry.matrix.numpy())
+    assert regularizer(x, directions=A).item() == pytest.approx(sigreg(x.detach().numpy(), A.numpy(), root, 17))
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)

@@ -303,6 +303,10 @@ def test_impossible_couplings_are_refused():
     theory.conditional_distribution(cov, cov)  # identical views: no residual, but a law
     with pytest.raises(ValueError, match=r"cross must leave .* got 1\.2"):
         theory.conditional_distribution(cov, 1.2 * cov)
+    one = torch.eye(2, dtype=torch.float64)  # a canonical correlation of 1 may be off by the rounding of float32
+    theory.conditional_distribution(one, (1 + 0.9e-5) * one)
+    with pytest.raises(ValueError, match=r"at most 1 was expected, got 1\.00001"):
+        theory.conditional_distribution(one, (1 + 1.1e-5) * one)
     for rho in (1.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="rho"):
             theory.scaled_coupling(cov, rho)
@@ -562,11 +566,46 @@ def test_a_budget_of_many_values_broadcasts_over_one_geometry():
         (lambda: theory.condition_number_bound(-1.0, 1.0, 4, 5.0), "at most k = 4, got 5"),
         (lambda: theory.min_eigenvalue_bound(-1.0, -2.0, 4), "trace must be"),
         (lambda: theory.min_eigenvalue_bound(-1.0, 2.0, 0), "k must be an int"),
+        (lambda: theory.minimax_covariance(torch.eye(2).expand(3, 2, 2), torch.ones(4)), r"budget must broadcast to"),
+        (lambda: theory.regret(torch.eye(2).expand(3, 2, 2), torch.eye(2).expand(4, 2, 2)), r"shape must .* to fit"),
+        (lambda: theory.kick_drift_scaling(torch.eye(2), tolerance=math.nan), "tolerance must be a finite number"),
+        (lambda: theory.kick_drift_scaling(torch.zeros(2, 2)), "matrix must be symplectic"),
+        (lambda: theory.quadratic_flow(torch.eye(2), 1e300), r"within reach of float64, got t = 1e\+300"),
+        (lambda: theory.quadratic_flow(1e300 * torch.eye(2).double(), 1.0), r"within reach of float64"),
     ],
 )
 def test_errors_name_the_argument_the_value_and_the_expectation(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+ARRAYS = {name: call for name, call in BATCHED.items() if "bound" not in name}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_give_what_tensors_give_and_other_types_are_named(name):
+    H, S, c = spd(3, seed=1, spread=0.5), spd(3, seed=2, spread=0.5), torch.tensor(0.7, dtype=torch.float64)
+    call = ARRAYS[name]
+    scaled = "conditional" in name  # takes 0.05 S, which a list or None does not have
+    close(call(H.numpy(), S.numpy(), c.numpy()), call(H, S, c), rtol=0, atol=0)
+    close(call(H.numpy(), S.numpy(), np.float64(0.7)), call(H, S, c), rtol=0, atol=0)
+    for bad in (None, "H", [[1.0, 0.0], [0.0, 1.0]], np.array([[None]])):
+        with pytest.raises(TypeError, match=r"\w+ must be a tensor or a numeric numpy array, got "):
+            call(bad, S if scaled else bad, c)
+
+
+def test_labelled_arrays():
+    z, labels = labelled_plane(50)
+    close(theory.fit_geometry(z.numpy(), labels.numpy()), theory.fit_geometry(z, labels), rtol=0, atol=0)
+    for features, names in ((z.tolist(), labels), (z, labels.tolist())):
+        with pytest.raises(TypeError, match="must be a tensor or a numeric numpy array, got list"):
+            theory.fit_geometry(features, names)
+
+
+@pytest.mark.parametrize("bad", ["1", None, True, 1j, [1.0]])
+def test_budgets_of_other_types_are_named(bad):
+    with pytest.raises(TypeError, match="budget must be"):
+        theory.minimax_covariance(torch.eye(2), bad)
 
 
 def test_integer_matrices_are_refused():
