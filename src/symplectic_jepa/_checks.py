@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 from torch import Size, Tensor
+
+Word = TypeVar("Word", bound=str)
 
 
 def positive_int(name: str, value: int) -> int:
@@ -24,7 +27,7 @@ def finite(name: str, value: float, *, minimum: float = -math.inf, exclusive: bo
     return float(value)
 
 
-def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
+def one_of(name: str, value: Word, allowed: Iterable[str]) -> Word:
     """Return ``value`` if it is one of the ``allowed`` words."""
     words = tuple(allowed)
     if value not in words:
