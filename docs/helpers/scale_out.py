@@ -73,17 +73,16 @@ def page() -> str:
     )
 
 
-def _objectives(rows: dict[str, tuple[sj.HamJEPAObjective | sj.LeJEPAObjective, int]]) -> str:
+def _objectives(rows: dict[str, tuple[sj.objectives.Objective, int]]) -> str:
     ranks = " | ".join(f"objective / gradient, {w} GPUs" for w in GPUS)
     lines = [
         f"| objective | vector | gradient all-reduce | {ranks} | share |",
         "| --- | --- | --- |" + " --- |" * (len(GPUS) + 1),
     ]
-    states = torch.randn(2, BATCH, 2 * D)
-    parts = {"z": states, "q": states[..., :D], "p": states[..., D:]}
+    parts, ranks = sj.objectives.StateParts(torch.randn(2, BATCH, 2 * D)), sj.regularizers.Ranks()
     for name, (objective, gradient) in rows.items():
         # The count and the sum of the prediction loss, and the sums of the penalties.
-        numbers = 2 + sum(x.numel() for p in objective.penalties.values() for x in p.reduction(parts[p.on]).sums)
+        numbers = 2 + sum(x.numel() for p in objective.penalties.values() for x in p.reduction(parts, ranks).sums)
         each = 8 * numbers
         cells = [f"{_size(2 * each * 2 * (w - 1) / w)} / {_size(gradient * 2 * (w - 1) / w)}" for w in GPUS]
         lines.append(
@@ -98,11 +97,12 @@ def _others() -> str:
         "BarlowTwins": sj.BarlowTwins(),
         "CodingRate": sj.CodingRate(),
     }
-    x = torch.randn(2, BATCH, 2 * D)
+    x, ranks = torch.randn(2, BATCH, 2 * D), sj.regularizers.Ranks()
     lines = [f"| regularizer | {' | '.join(f'{w} GPUs' for w in GPUS)} |", "| --- |" + " --- |" * len(GPUS)]
     for name, module in regularizers.items():
         # On one rank the coding rate may use the N × N Gram matrix instead; its sums between ranks are D × D.
-        numbers = sum(s.numel() for s in module.reduction(x).sums) if name != "CodingRate" else 1 + 2 * (2 * D) ** 2
+        sums = module.reduction(x, ranks).sums
+        numbers = sum(s.numel() for s in sums) if name != "CodingRate" else 1 + 2 * (2 * D) ** 2
         cells = [_size(8 * numbers * 2 * (w - 1) / w) for w in GPUS]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     rows = [_size(4 * BATCH * w * (2 * (2 * D) + 1) * 2 * (w - 1) / w) for w in GPUS]

@@ -48,7 +48,7 @@ def build_projector(recipe: Recipe, dim: int) -> nn.Module:
     )  # fmt: skip
 
 
-def build_objective(recipe: Recipe, dim: int) -> sj.HamJEPAObjective | sj.LeJEPAObjective:
+def build_objective(recipe: Recipe, dim: int) -> sj.objectives.Objective:
     """The objective of states ``(V, B, dim)``."""
     penalties = build_penalties(recipe, dim)
     if recipe.method == "sigreg":
@@ -56,7 +56,8 @@ def build_objective(recipe: Recipe, dim: int) -> sj.HamJEPAObjective | sj.LeJEPA
     h = recipe.hamjepa
     return sj.HamJEPAObjective(
         build_predictor(recipe, dim // 2), match=h.match, p_weight=h.p_weight, bidirectional=h.bidirectional,
-        backward=h.backward, energy_weight=h.energy_weight, detach_target=h.detach_target, penalties=penalties,
+        reverse_time=h.backward == "reverse", energy_weight=h.energy_weight, detach_target=h.detach_target,
+        penalties=penalties,
     )  # fmt: skip
 
 
@@ -101,12 +102,7 @@ class JEPA(nn.Module):
     """Everything that is trained: ``encoder`` (evaluated later), ``projector``, ``objective`` (with its predictor)."""
 
     def __init__(
-        self,
-        encoder: nn.Module,
-        projector: nn.Module,
-        objective: sj.HamJEPAObjective | sj.LeJEPAObjective,
-        *,
-        bf16: bool,
+        self, encoder: nn.Module, projector: nn.Module, objective: sj.objectives.Objective, *, bf16: bool
     ) -> None:
         super().__init__()
         self.encoder = encoder.to(memory_format=torch.channels_last)
@@ -119,8 +115,7 @@ class JEPA(nn.Module):
         stacked = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             embeddings = self.projector(self.encoder(stacked))
-        output: sj.objectives.ObjectiveOutput = self.objective(embeddings.unflatten(0, images.shape[:2]))
-        return output
+        return self.objective(embeddings.unflatten(0, images.shape[:2]))
 
 
 def build_model(recipe: Recipe, image_shape: torch.Size) -> JEPA:

@@ -22,8 +22,9 @@ def build_penalties(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
         return _other(recipe, dim)
     h = recipe.hamjepa
     return sj.hamjepa_penalties(
-        q=h.q, p=h.p, budget=h.budget, variance=h.variance, spectrum=h.spectrum, mean=h.mean, seed=recipe.train.seed
-    )
+        q=sj.Floors(**vars(h.q)), p=sj.Floors(**vars(h.p)), budget=h.budget, variance=h.variance,
+        spectrum=h.spectrum, mean=h.mean, seed=recipe.train.seed,
+    )  # fmt: skip
 
 
 def _other(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:

@@ -25,6 +25,7 @@ CHOICES = {
     "encoder.projector": ("identity", "mlp"),
     "predictor.hamiltonian": ("separable", "quadratic", "general"),
     "predictor.integrator": (*SPLITTINGS, "implicit_midpoint", "explicit_euler"),
+    "hamjepa.backward": ("reverse", "forward"),
     "regularizer": REGULARIZERS,
     "train.precision": ("bf16", "fp32"),
 }

@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from examples.recipe.checks import check
-from symplectic_jepa import Floors
 
 RECIPES = Path(__file__).parent
 
@@ -95,6 +94,20 @@ class Predictor:
     residual_scale: float = 0.02
     residual_warmup_epochs: int = 10
     lr: float | None = None  # own learning rate; default: optim.lr
+
+
+@dataclass
+class Floors:
+    """Targets on one half of the state; see `symplectic_jepa.Floors`."""
+
+    energy: float | None = 1.0
+    std: float | None = 0.2
+    log_det: float | None = -1.5
+    participation: float | None = 0.12
+    top_share: float | None = 0.35
+    proj_dim: int = 128
+    eps: float = 1e-4
+    refresh_every: int = 16
 
 
 @dataclass

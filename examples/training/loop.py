@@ -68,7 +68,7 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
                 if logged:
                     guard.check()
                     seconds = clock.stop()
-                    record = {"loss": loss, **terms, **model.objective.statistics(), "grad_norm": norm}
+                    record = {"loss": loss, **terms, "grad_norm": norm}
                     record["lr"] = optimizer.param_groups[0]["lr"]
                     values = {key: value.item() for key, value in record.items()}
                     values |= {f"{name}_seconds": span for name, span in seconds.items()}

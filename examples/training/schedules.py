@@ -27,19 +27,15 @@ class Schedules:
         progress = (step - warmup) / max(1, self.total - 1 - warmup)
         return o.final_factor + (1 - o.final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def apply(
-        self, step: int, optimizer: torch.optim.Optimizer, objective: sj.HamJEPAObjective | sj.LeJEPAObjective
-    ) -> None:
+    def apply(self, step: int, optimizer: torch.optim.Optimizer, objective: sj.objectives.Objective) -> None:
         for group in optimizer.param_groups:
             group["lr"].fill_(group["base_lr"] * self.lr_factor(step))
         if step % self.steps_per_epoch:
             return
         epoch = step // self.steps_per_epoch + 1
         objective.set_regularizer_scale(_ramp(epoch, self.recipe.optim.regularizer_warmup_epochs))
-        hamiltonian = getattr(getattr(objective, "predictor", None), "hamiltonian", None)
-        if isinstance(hamiltonian, (sj.SeparableHamiltonian, sj.GeneralHamiltonian)):
-            p = self.recipe.predictor
-            hamiltonian.set_residual_scale(p.residual_scale * _ramp(epoch, p.residual_warmup_epochs))
+        p = self.recipe.predictor
+        objective.set_residual_scale(p.residual_scale * _ramp(epoch, p.residual_warmup_epochs))
 
 
 def _ramp(epoch: int, epochs: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Size, Tensor
 Array: TypeAlias = "Tensor | np.ndarray[Any, Any]"
 """What functions of numbers that are given take: a tensor, or a numpy array."""
 
+Word = TypeVar("Word", bound=str)
 _RTOL = 1e-5  # of the largest entry or eigenvalue: the rounding of a covariance that was summed in float32
 
 
@@ -32,7 +33,7 @@ def finite(name: str, value: float, *, minimum: float = -math.inf, exclusive: bo
     return float(value)
 
 
-def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
+def one_of(name: str, value: Word, allowed: Iterable[str]) -> Word:
     """Return ``value`` if it is one of the ``allowed`` words."""
     words = tuple(allowed)
     if value not in words:

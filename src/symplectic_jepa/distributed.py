@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -11,15 +12,115 @@ from torch import Tensor
 
 from symplectic_jepa._precision import wide_dtype as wide_dtype
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
 
-def world_size() -> int:
-    """Number of processes; 1 without an initialised process group. Asked at call time, never stored."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+_c10d: Any = getattr(dist, "distributed_c10d", None)  # absent where PyTorch is built without torch.distributed
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes whose samples form one batch. Every collective and every question about ranks goes through this.
+
+    A group is kept by its name, so that a module that holds one can be copied, and compiled.
+
+    Args:
+        sync: ``False`` makes this process a batch of its own.
+        group: name of the process group; ``None`` is the default group.
+    """
+
+    sync: bool = True
+    group: str | None = None
+
+    @classmethod
+    def of(cls, sync: bool, process_group: ProcessGroup | DeviceMesh | None) -> Ranks:
+        """Those of a process group, or of a device mesh with one dimension.
+
+        Raises:
+            TypeError: if ``process_group`` is something else; a rank outside a group has none.
+            ValueError: if the mesh has several dimensions.
+        """
+        if process_group is None:
+            return cls(sync)
+        group: Any = process_group
+        if hasattr(group, "get_group"):
+            if group.ndim != 1:
+                raise ValueError(f"process_group must be a DeviceMesh with one dimension, mesh['dp'], got {group}")
+            group = group.get_group()
+        if not isinstance(group, dist.ProcessGroup):
+            raise TypeError(
+                "process_group must be a ProcessGroup that this rank belongs to, a one-dimensional DeviceMesh, or "
+                f"None, got {group!r}"
+            )
+        return cls(sync, group.group_name)
+
+    @property
+    def process_group(self) -> ProcessGroup | None:
+        """The group itself; ``None`` for the default one."""
+        return None if self.group is None else _c10d._resolve_process_group(self.group)
+
+    @property
+    def size(self) -> int:
+        """Number of processes; 1 without an initialised process group. Asked at call time, never stored."""
+        if not (self.sync and dist.is_available() and dist.is_initialized()):
+            return 1
+        if self.group is None:
+            return dist.get_world_size()
+        size: int = _c10d._get_group_size_by_name(self.group)  # which torch.compile knows
+        return size
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes have samples of this batch too."""
+        return self.size > 1
+
+    @property
+    def rank(self) -> int:
+        """The place of this process among them."""
+        return dist.get_rank(self.process_group) if self.shared else 0
+
+    def sum(self, local: Sequence[Tensor]) -> list[Tensor]:
+        """Sum each tensor over all ranks, in one collective.
+
+        The tensors travel as one flat vector in the widest of their dtypes (sums and counts are float64 in this
+        package, so that 1,027 samples stay 1,027).
+
+        Args:
+            local: this rank's sums; shapes must agree between ranks, numbers of samples need not.
+
+        Returns:
+            The sums over ranks, in the order and dtypes of ``local``.
+        """
+        if not self.shared or not local:
+            return list(local)
+        dtype = local[0].dtype
+        for x in local[1:]:
+            dtype = torch.promote_types(dtype, x.dtype)
+        flat: Tensor = _all_reduce_sum(torch.cat([x.reshape(-1).to(dtype) for x in local]), self.group or "")
+        parts = flat.split_with_sizes([x.numel() for x in local])
+        return [part.reshape(x.shape).to(x.dtype) for part, x in zip(parts, local, strict=True)]
+
+
+class Ranked:
+    """Mixin of the modules with ``sync`` and ``process_group`` arguments, which are kept in ``ranks``."""
+
+    ranks: Ranks
+
+    @property
+    def sync(self) -> bool:
+        """Whether statistics are those of all ranks' samples."""
+        return self.ranks.sync
+
+    @property
+    def process_group(self) -> ProcessGroup | None:
+        """The ranks in question; ``None`` for all of them."""
+        return self.ranks.process_group
 
 
 @torch.library.custom_op("symplectic_jepa::all_reduce_sum", mutates_args=())
-def _all_reduce_sum(x: Tensor) -> Tensor:
-    """Sum over ranks, forward and backward.
+def _all_reduce_sum(x: Tensor, group: str) -> Tensor:
+    """Sum over the ranks of a group (by name; empty for the default one), forward and backward.
 
     ``dist.all_reduce`` inside the graph is in place and invisible to autograd: every rank would lose the gradient that
     reaches it through the others, and `DistributedDataParallel`, which averages, would leave it too small by the number
@@ -29,44 +130,24 @@ def _all_reduce_sum(x: Tensor) -> Tensor:
     graph with the right value and no gradient.
     """
     total = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total)
+    dist.all_reduce(total, group=Ranks(group=group or None).process_group)
     return total
 
 
 @_all_reduce_sum.register_fake
-def _(x: Tensor) -> Tensor:
+def _(x: Tensor, group: str) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _backward(ctx: Any, grad: Tensor) -> Tensor:
-    summed: Tensor = _all_reduce_sum(grad)
-    return summed
+def _keep_group(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
+    ctx.group = inputs[1]
 
 
-_all_reduce_sum.register_autograd(_backward)
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return _all_reduce_sum(grad, ctx.group), None
 
 
-def global_sums(local: Sequence[Tensor], *, sync: bool = True) -> list[Tensor]:
-    """Sum each tensor over all ranks, in one collective.
-
-    The tensors travel as one flat vector in the widest of their dtypes (sums and counts are float64 in this package, so
-    that 1,027 samples stay 1,027).
-
-    Args:
-        local: this rank's sums; shapes must agree between ranks, numbers of samples need not.
-        sync: ``False`` returns ``local`` unchanged.
-
-    Returns:
-        The sums over ranks, in the order and dtypes of ``local``.
-    """
-    if not sync or world_size() == 1 or not local:
-        return list(local)
-    dtype = local[0].dtype
-    for x in local[1:]:
-        dtype = torch.promote_types(dtype, x.dtype)
-    flat: Tensor = _all_reduce_sum(torch.cat([x.reshape(-1).to(dtype) for x in local]))
-    parts = flat.split_with_sizes([x.numel() for x in local])
-    return [part.reshape(x.shape).to(x.dtype) for part, x in zip(parts, local, strict=True)]
+_all_reduce_sum.register_autograd(_backward, setup_context=_keep_group)
 
 
 def count(samples: int, like: Tensor) -> Tensor:

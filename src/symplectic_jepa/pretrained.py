@@ -123,7 +123,11 @@ def _recording(init: _Init) -> _Init:
                 pass  # the call itself raises Python's own message
             else:
                 bound.apply_defaults()
-                self._record(None, dict(list(bound.arguments.items())[1:]))
+                arguments = dict(list(bound.arguments.items())[1:])
+                for name, parameter in signature.parameters.items():
+                    if parameter.kind is parameter.VAR_KEYWORD:
+                        arguments |= arguments.pop(name)
+                self._record(None, arguments)
         init(self, *args, **kwargs)
 
     return wrapped  # type: ignore[return-value]

@@ -17,8 +17,8 @@ SHARDS = {1: [24], 2: [9, 15], 3: [5, 3, 16], 4: [2, 9, 6, 7]}  # unequal, one s
 
 def penalties():
     return sj.hamjepa_penalties(
-        q=sj.Floors(std=3.0, log_det=3.0, participation=0.99, top_share=0.1, proj_dim=4, refresh_every=2),
-        p=sj.Floors(std=2.5, log_det=2.0, participation=0.98, top_share=0.2, proj_dim=5),
+        q=sj.Floors(energy=1.0, std=3.0, log_det=3.0, participation=0.99, top_share=0.1, proj_dim=4, refresh_every=2),
+        p=sj.Floors(energy=1.0, std=2.5, log_det=2.0, participation=0.98, top_share=0.2, proj_dim=5),
         seed=3,
     )
 
@@ -39,7 +39,7 @@ CASES = {
     "sigreg": lambda: sj.SIGReg(slices=7, knots=9),
     "hamjepa_q": lambda: sj.HamJEPAObjective(predictor(), p_weight=0.2, penalties=penalties()),
     "hamjepa_qp": lambda: sj.HamJEPAObjective(
-        predictor(), match="qp", backward="forward", energy_weight=0.3, penalties=penalties()
+        predictor(), match="qp", reverse_time=False, energy_weight=0.3, penalties=penalties()
     ),
     "mlp_hjepa": lambda: sj.HamJEPAObjective(sj.ResidualMLPPredictor(D, hidden_dim=8), penalties=penalties()),
     "lejepa": lambda: sj.LeJEPAObjective(sj.sigreg_penalties(slices=7, weight=0.5)),
@@ -121,7 +121,7 @@ def main():
     # What one public implementation does: the sum in place, unseen by autograd.
     from symplectic_jepa import distributed
 
-    def unseen(x):
+    def unseen(x, group):
         total = x.detach().clone()
         dist.all_reduce(total)
         return x + (total - x).detach()

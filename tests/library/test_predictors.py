@@ -85,35 +85,50 @@ def test_split_and_join_are_inverse_views():
         lambda: HamiltonianPredictor(SeparableHamiltonian(2, hidden_dim=4), steps=3),
         lambda: HamiltonianPredictor(SeparableHamiltonian(2, hidden_dim=4), steps=3, gradient="reversible"),
         lambda: HamiltonianPredictor(SeparableHamiltonian(2, hidden_dim=4), integrator=yoshida4),
+        lambda: HamiltonianPredictor(SeparableHamiltonian(2, hidden_dim=4), integrator=ruth3, steps=3),
+        lambda: HamiltonianPredictor(SeparableHamiltonian(2, hidden_dim=4), integrator=symplectic_euler),
         lambda: HamiltonianPredictor(GeneralHamiltonian(2, hidden_dim=4), integrator=implicit_midpoint),
         lambda: ResidualMLPPredictor(2, hidden_dim=4),
     ],
 )
-def test_states_may_go_both_ways_in_one_call(make):
+@pytest.mark.parametrize("signs", [(1, -1), [-1, 1]])
+def test_states_may_go_both_ways_in_one_call(make, signs, monkeypatch):
     torch.manual_seed(0)
-    predictor, z = make(), torch.randn(2, 5, 4, dtype=torch.float64)
-    assert predictor.mixes_directions
-    expected = torch.stack((predictor(z[0]), predictor(z[1], direction=-1)))
-    signs = torch.tensor([1, -1])[:, None, None]
+    predictor, z = make().double(), torch.randn(2, 5, 4, dtype=torch.float64)
+    expected = torch.stack([predictor(x, direction=sign) for x, sign in zip(z, signs, strict=True)])
+    calls, roll_out = [], predictor.roll_out
+    monkeypatch.setattr(predictor, "roll_out", lambda *args, **kwargs: (calls.append(1), roll_out(*args, **kwargs))[1])
     torch.testing.assert_close(predictor(z, direction=signs), expected, rtol=0, atol=1e-15)
+    assert len(calls) == (1 if predictor.dt_per_state else 2)
 
 
-@pytest.mark.parametrize("integrator", [symplectic_euler, ruth3])
-def test_not_where_the_sign_decides_the_order_of_updates(integrator):
+def test_a_learned_step_is_trained_in_both_directions():
+    z = torch.randn(2, 5, 4, dtype=torch.float64)
+    predictor = HamiltonianPredictor(QuadraticHamiltonian(2), learn_dt=True)
+    (got,) = torch.autograd.grad(predictor(z, direction=(1, -1)).square().sum(), predictor.raw_dt)
+    apart = sum(predictor(x, direction=sign).square().sum() for x, sign in zip(z, (1, -1), strict=True))
+    torch.testing.assert_close(got, torch.autograd.grad(apart, predictor.raw_dt)[0])
+    with pytest.raises(ValueError, match="dt -> 0 minimises the matching loss"):
+        predictor.check_matching()
+
+
+@pytest.mark.parametrize("direction", [0, 2, True, "1", None, (1,), (1, -1, 1), (1, 0), torch.tensor([1, -1]), 1.0, ()])
+@pytest.mark.parametrize("integrator", [leapfrog, symplectic_euler])
+def test_any_other_direction_is_refused(direction, integrator):
     predictor = HamiltonianPredictor(QuadraticHamiltonian(2), integrator=integrator)
-    assert not predictor.mixes_directions
-    with pytest.raises(ValueError, match="direction must be 1"):
-        predictor(torch.randn(2, 5, 4), direction=torch.tensor([1, -1])[:, None, None])
+    with pytest.raises(ValueError, match=r"direction must be 1 .* got"):
+        predictor(torch.randn(2, 5, 4), direction=direction)
+    with pytest.raises(ValueError, match="direction must be 1"):  # the first dimension is that of the coordinates
+        predictor(torch.randn(4), direction=(1, -1))
 
 
 def test_bad_arguments_are_named():
     predictor = HamiltonianPredictor(QuadraticHamiltonian(2))
     for call, message in (
         (lambda: predictor(torch.randn(3, 5)), r"even last dimension .* got shape \(3, 5\)"),
-        (lambda: predictor(torch.randn(3, 4), direction=0), r"direction must be 1 .* got 0"),
         (lambda: HamiltonianPredictor(QuadraticHamiltonian(2), dt=-0.1), r"dt must be a finite number > 0, got -0.1"),
         (lambda: HamiltonianPredictor(QuadraticHamiltonian(2), steps=0), "steps must be an int >= 1, got 0"),
-        (lambda: ResidualMLPPredictor(2)(torch.randn(3, 6)), r"z must have shape \(..., 4\), got \(3, 6\)"),
+        (lambda: ResidualMLPPredictor(2)(torch.randn(3, 6)), r"q must have shape \(..., 2\), got \(3, 3\)"),
         (lambda: join_state(torch.zeros(2), torch.zeros(3)), r"share a shape .* got \(2,\) and \(3,\)"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -122,6 +137,8 @@ def test_bad_arguments_are_named():
         (lambda: HamiltonianPredictor("quadratic"), "hamiltonian must be a Hamiltonian, got str"),
         (lambda: HamiltonianPredictor(QuadraticHamiltonian(2), integrator="leapfrog"), "integrator must be a function"),
         (lambda: predictor(torch.ones(3, 4, dtype=torch.int64)), "floating-point tensors, got torch.int64"),
+        (lambda: predictor(torch.ones(3, 4), control=torch.ones(3, 1)), "control needs a ControlledHamiltonian"),
+        (lambda: ResidualMLPPredictor(2)(torch.ones(3, 4), control=torch.ones(3, 1)), "control must be None"),
         (
             lambda: QuadraticHamiltonian(2, geometry=[[1.0, 0.0], [0.0, 1.0]]),
             "geometry must be a floating-point tensor",

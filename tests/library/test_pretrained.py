@@ -159,7 +159,7 @@ def test_the_files_hold_numbers_only(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["class"], config["version"]) == ("HamJEPAObjective", sj.__version__)
-    assert load_file(tmp_path / "model.safetensors").keys() >= {"predictor.hamiltonian.output.weight"}
+    assert load_file(tmp_path / "model.safetensors").keys() >= {"prediction.predictor.hamiltonian.output.weight"}
 
 
 @pytest.mark.parametrize("name", ["os", "torch", "_checks", "leapfrog", "Floors2"])

@@ -68,7 +68,7 @@ def test_lightning_trains_as_the_plain_loop_does(recipe):
         assert ours.keys() == theirs.keys()
         for key in ours:
             torch.testing.assert_close(theirs[key], ours[key], rtol=1e-5, atol=1e-7)
-    assert ours["predictor.hamiltonian.residual_scale"].item() == pytest.approx(0.02 * 4 / 8)
+    assert ours["prediction.predictor.hamiltonian.residual_scale"].item() == pytest.approx(0.02 * 4 / 8)
     torch.testing.assert_close(trainer.callback_metrics["loss"], plain["loss"].detach(), rtol=1e-5, atol=0)
     for name, term in plain["terms"].items():
         torch.testing.assert_close(trainer.callback_metrics[name], term, rtol=1e-5, atol=1e-7)
@@ -83,7 +83,7 @@ def test_one_step_of_lightning_has_the_gradients_of_the_formula(recipe, tmp_path
 
     module = recipe("Lightning")["HamJEPA"]().double()
     reference = copy.deepcopy(module)
-    reference.objective.predictor.hamiltonian.set_residual_scale(0.02 / 8)
+    reference.objective.set_residual_scale(0.02 / 8)
     views = torch.rand(2, 6, 3, 32, 32, dtype=torch.float64)
     loss, _ = reference.objective(reference.encoder(views.flatten(0, 1)).unflatten(0, (2, 6)))
     loss.backward()

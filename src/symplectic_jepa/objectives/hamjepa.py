@@ -3,89 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
-from symplectic_jepa.objectives.penalties import (
-    ObjectiveOutput,
-    PenalizedObjective,
-    Penalty,
-    check_states,
-    mean_over_samples,
-    state_parts,
-)
+from symplectic_jepa.objectives._base import Objective, PredictionLoss, Setting, mean_over_samples
+from symplectic_jepa.objectives.penalty import Penalty, StateParts
 from symplectic_jepa.predictors import HamiltonianPredictor, Predictor
-from symplectic_jepa.regularizers import Reduction, complete
-from symplectic_jepa.state import split_state
+from symplectic_jepa.regularizers import Reduction, reduce_all
+from symplectic_jepa.regularizers._base import Group
 
+Match = Literal["q", "qp"]
 Halves = tuple[Tensor, Tensor]  # q and p, each (..., B, d)
 
 
-class HamJEPAObjective(PenalizedObjective):
-    r"""``L = L_pred + Σ weight · penalty`` [paper, eqs. 30–32].
+class Matching(PredictionLoss):
+    """The prediction loss of `HamJEPAObjective`: two views' states matched through a predictor [paper, eqs. 30–32].
 
-    ``L_pred = ½ [ℓ(Φ_h(z_a), sg z_b) + ℓ(Φ_{−h}(z_b), sg z_a)]`` over the first two views, with
-
-    - ``match="q"``: ``ℓ = mean (q̂ − q)² + p_weight · mean (p̂ − p)²``;
-    - ``match="qp"``: ``ℓ`` = the mean over all ``2d`` coordinates of ``(ẑ − z)²``.
-
-    The penalties (see `hamjepa_penalties`) act on all views. Everything runs in float32 or better.
-
-    Args:
-        predictor: the map ``Φ``; `HamiltonianPredictor`, or `ResidualMLPPredictor` for the ablation.
-        match: ``"q"`` or ``"qp"``.
-        p_weight: weight of the momentum match; with ``match="q"`` only.
-        bidirectional: average both directions; otherwise only ``a → b``.
-        backward: ``"reverse"`` runs the backward direction in reverse time (``−h``), ``"forward"`` in forward time.
-        energy_weight: weight ``w_E`` of ``mean (H(Φ(z)) − sg H(z))²``; needs a predictor with a Hamiltonian.
-        detach_target: stop the gradient at the matched state.
-        penalties: named penalties, or ``None`` for the bare prediction loss.
-        sync: statistics of the global batch when ``torch.distributed`` is initialised; ``False``: of the local one, in
-            every penalty too.
-
-    Raises:
-        ValueError: for an unknown option, a negative weight, a weight that has no effect, or a learned step size
-            (the loss is minimised by ``h → 0``).
-        TypeError: if ``predictor`` is not a `Predictor`.
-
-    Examples:
-        >>> import torch
-        >>> from symplectic_jepa import Floors, HamiltonianPredictor, SeparableHamiltonian, hamjepa_penalties
-        >>> predictor = HamiltonianPredictor(SeparableHamiltonian(16))
-        >>> objective = HamJEPAObjective(predictor, penalties=hamjepa_penalties(q=Floors(), p=Floors()))
-        >>> loss, terms = objective(torch.randn(2, 64, 32))
-        >>> sorted(terms)[:3]
-        ['budget_p', 'budget_q', 'mean']
+    Arguments and errors are those of `HamJEPAObjective`: ``½ [ℓ(Φ_h(z_a), sg z_b) + ℓ(Φ_{−h}(z_b), sg z_a)]``.
     """
+
+    views = 2
 
     def __init__(
         self,
         predictor: Predictor,
         *,
-        match: str = "q",
+        match: Match = "q",
         p_weight: float = 0.0,
         bidirectional: bool = True,
-        backward: str = "reverse",
+        reverse_time: bool = True,
         energy_weight: float = 0.0,
         detach_target: bool = True,
-        penalties: Mapping[str, Penalty] | None = None,
-        sync: bool = True,
     ) -> None:
-        super().__init__(penalties, sync=sync)
+        super().__init__()
         if not isinstance(predictor, Predictor):
             raise TypeError(f"predictor must be a Predictor, got {type(predictor).__name__}")
-        if predictor.raw_dt is not None:
-            raise ValueError("predictor must have a fixed dt, got learn_dt=True: dt -> 0 minimises the matching loss")
+        predictor.check_matching()
         self.predictor = predictor
         self.match = _checks.one_of("match", match, ("q", "qp"))
         self.p_weight = _checks.finite("p_weight", p_weight, minimum=0.0)
         if match == "qp" and p_weight:
             raise ValueError(f"p_weight must be 0 with match='qp', which matches p already, got {p_weight}")
         self.bidirectional = bidirectional
-        self.backward = _checks.one_of("backward", backward, ("reverse", "forward"))
+        self.reverse_time = reverse_time
         self.energy_weight = _checks.finite("energy_weight", energy_weight, minimum=0.0)
         if energy_weight and not isinstance(predictor, HamiltonianPredictor):
             raise ValueError(
@@ -94,53 +58,24 @@ class HamJEPAObjective(PenalizedObjective):
             )
         self.detach_target = detach_target
 
-    @full_precision
-    def forward(self, states: Tensor) -> ObjectiveOutput:
-        """Loss of states ``(V, B, 2d)``; the first two views are matched, all are regularized.
-
-        Returns:
-            ``(loss, terms)``: terms ``"prediction"`` and one per penalty, unweighted.
-
-        Raises:
-            ValueError: if ``states`` is not ``(V ≥ 2, B, 2d)``.
-        """
-        check_states(states, views=2)
-        parts = state_parts(states, {"q", "p"})
-        return self._total(self._prediction(parts["q"][:2], parts["p"][:2]), parts)
-
-    @full_precision
-    def prediction_loss(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """``L_pred`` of two views' states, each ``(B, 2d)``.
-
-        Raises:
-            ValueError: if the views differ in shape.
-            TypeError: if one is not floating.
-        """
-        if z_a.shape != z_b.shape:
-            raise ValueError(f"z_a and z_b must have the same shape, got {tuple(z_a.shape)} and {tuple(z_b.shape)}")
-        _checks.samples("z_a", z_a)
-        _checks.samples("z_b", z_b)
-        q, p = split_state(torch.stack((z_a, z_b.to(z_a.dtype))))
-        return complete([self._prediction(q, p)], sync=self.sync)[0]
-
-    def _prediction(self, q: Tensor, p: Tensor) -> Reduction:
-        """Of two views, ``(2, B, d)`` each."""
+    def reduction(self, parts: StateParts, control: Tensor | None) -> Reduction:
+        """The mean over both directions and all samples; see `PredictionLoss`."""
+        if control is None and self.predictor.takes_control:
+            raise ValueError(
+                "control must be given to a predictor that takes one, (B, m), got None: the system would run free, "
+                "and its input matrix get no gradient"
+            )
+        q, p = parts["q"][:2], parts["p"][:2]
         if not self.bidirectional:
-            return mean_over_samples(self._match((q[0], p[0]), (q[1], p[1]), direction=1))
-        target = q.flip(0), p.flip(0)
-        if self.backward == "forward":
-            return mean_over_samples(self._match((q, p), target, direction=1))
-        if self.predictor.mixes_directions:  # half as many kernels, each with twice the rows
-            signs = 1 - 2 * torch.arange(2, device=q.device)[:, None, None]  # of time, for the two views
-            return mean_over_samples(self._match((q, p), target, direction=signs))
-        ways = [
-            self._match((q[i], p[i]), (target[0][i], target[1][i]), direction=sign) for i, sign in ((0, 1), (1, -1))
-        ]
-        return mean_over_samples(torch.stack(ways))
+            return mean_over_samples(self._match((q[0], p[0]), (q[1], p[1]), 1, control))
+        direction = (1, -1) if self.reverse_time else 1
+        return mean_over_samples(self._match((q, p), (q.flip(0), p.flip(0)), direction, control))
 
-    def _match(self, source: Halves, target: Halves, *, direction: int | Tensor) -> Tensor:
+    def _match(
+        self, source: Halves, target: Halves, direction: int | tuple[int, ...], control: Tensor | None
+    ) -> Tensor:
         """Loss of each sample, ``(..., B)``."""
-        predicted = self.predictor.flow(*source, direction=direction)
+        predicted = self.predictor.flow(*source, direction=direction, control=control)
         q_loss, p_loss = (
             (x - (y.detach() if self.detach_target else y)).square().mean(-1)
             for x, y in zip(predicted, target, strict=True)
@@ -149,18 +84,109 @@ class HamJEPAObjective(PenalizedObjective):
         if self.p_weight:
             loss = loss + self.p_weight * p_loss
         if self.energy_weight:
-            drift = self._energy(*predicted) - self._energy(*source).detach()
-            loss = loss + self.energy_weight * drift.square()
+            assert isinstance(self.predictor, HamiltonianPredictor)  # checked in __init__
+            before, after = (self.predictor.energy(*z, control=control) for z in (source, predicted))
+            loss = loss + self.energy_weight * (after - before.detach()).square()
         return loss
-
-    def _energy(self, q: Tensor, p: Tensor) -> Tensor:
-        assert isinstance(self.predictor, HamiltonianPredictor)  # checked in __init__
-        energy: Tensor = self.predictor.hamiltonian(q, p)
-        return energy
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
         return (
             f"match={self.match!r}, p_weight={self.p_weight:g}, bidirectional={self.bidirectional}, "
-            f"backward={self.backward!r}, energy_weight={self.energy_weight:g}, detach_target={self.detach_target}"
+            f"reverse_time={self.reverse_time}, energy_weight={self.energy_weight:g}, "
+            f"detach_target={self.detach_target}"
         )
+
+
+class HamJEPAObjective(Objective):
+    r"""``L = L_pred + Σ weight · penalty`` [paper, eqs. 30–32].
+
+    ``L_pred = ½ [ℓ(Φ_h(z_a), sg z_b) + ℓ(Φ_{−h}(z_b), sg z_a)]`` over the first two views, with
+
+    - ``match="q"``: ``ℓ = mean (q̂ − q)² + p_weight · mean (p̂ − p)²``;
+    - ``match="qp"``: ``ℓ`` = the mean over all ``2d`` coordinates of ``(ẑ − z)²``.
+
+    The penalties (see `hamjepa_penalties`) act on all views. Everything runs in float32 or better. With a
+    `ControlledHamiltonian`, ``objective(states, control=u)`` predicts both ways under the input ``u``, ``(B, m)``.
+
+    Args:
+        predictor: the map ``Φ``: `HamiltonianPredictor`, `ResidualMLPPredictor` for the ablation, or a `Predictor` of
+            your own.
+        match: ``"q"`` or ``"qp"``.
+        p_weight: weight of the momentum match; with ``match="q"`` only.
+        bidirectional: average both directions; otherwise only ``a → b``.
+        reverse_time: run ``b → a`` in reverse time (``−h``); otherwise forward in time, as ``a → b``.
+        energy_weight: weight ``w_E`` of ``mean (H(Φ(z)) − sg H(z))²``; needs a predictor with a Hamiltonian.
+        detach_target: stop the gradient at the matched state.
+        penalties: named penalties, or ``None`` for the bare prediction loss.
+        sync: see `Objective`.
+        process_group: see `Objective`.
+
+    Raises:
+        ValueError: for an unknown option, a negative weight, a weight that has no effect, or a learned step size
+            (the loss is minimised by ``h → 0``).
+        TypeError: if ``predictor`` is not a `Predictor`.
+
+    Examples:
+        >>> import torch
+        >>> from symplectic_jepa import HamiltonianPredictor, SeparableHamiltonian, hamjepa_penalties
+        >>> predictor = HamiltonianPredictor(SeparableHamiltonian(16))
+        >>> objective = HamJEPAObjective(predictor, penalties=hamjepa_penalties())
+        >>> loss, terms = objective(torch.randn(2, 64, 32))
+        >>> sorted(terms)[:4]
+        ['budget_p', 'budget_p/energy', 'budget_q', 'budget_q/energy']
+    """
+
+    predictor = Setting[Predictor]()
+    match = Setting[Match]()
+    p_weight = Setting[float]()
+    bidirectional = Setting[bool]()
+    reverse_time = Setting[bool]()
+    energy_weight = Setting[float]()
+    detach_target = Setting[bool]()
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        *,
+        match: Match = "q",
+        p_weight: float = 0.0,
+        bidirectional: bool = True,
+        reverse_time: bool = True,
+        energy_weight: float = 0.0,
+        detach_target: bool = True,
+        penalties: Mapping[str, Penalty] | None = None,
+        sync: bool = True,
+        process_group: Group = None,
+    ) -> None:
+        prediction = Matching(
+            predictor,
+            match=match,
+            p_weight=p_weight,
+            bidirectional=bidirectional,
+            reverse_time=reverse_time,
+            energy_weight=energy_weight,
+            detach_target=detach_target,
+        )
+        super().__init__(prediction, penalties, sync=sync, process_group=process_group)
+
+    @full_precision
+    def prediction_loss(self, z_a: Tensor, z_b: Tensor, *, control: Tensor | None = None) -> Tensor:
+        """``L_pred`` of two views' states, each ``(B, 2d)``.
+
+        Raises:
+            ValueError: if the views differ in shape, or a ``control`` is needed.
+            TypeError: if one is not floating.
+        """
+        if z_a.shape != z_b.shape:
+            raise ValueError(f"z_a and z_b must have the same shape, got {tuple(z_a.shape)} and {tuple(z_b.shape)}")
+        _checks.samples("z_a", z_a)
+        _checks.samples("z_b", z_b)
+        parts = StateParts(torch.stack((z_a, z_b.to(z_a.dtype))))
+        return reduce_all([self.prediction.reduction(parts, control)], self.ranks)[0].value
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The predictor was a module of the objective itself once.
+        for key in [key for key in state_dict if key.startswith(f"{prefix}predictor.")]:
+            state_dict[f"{prefix}prediction.{key.removeprefix(prefix)}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)

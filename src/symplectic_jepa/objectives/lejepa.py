@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
-from symplectic_jepa.objectives.penalties import (
-    ObjectiveOutput,
-    PenalizedObjective,
-    Penalty,
-    check_states,
-    mean_over_samples,
-    state_parts,
-)
-from symplectic_jepa.regularizers import Reduction, complete
+from symplectic_jepa.objectives._base import Objective, PredictionLoss, Setting, check_states, mean_over_samples
+from symplectic_jepa.objectives.penalty import Penalty, StateParts
+from symplectic_jepa.regularizers import Reduction, reduce_all
+from symplectic_jepa.regularizers._base import Group
+
+Convention = Literal["sum", "convex"]
 
 
-class LeJEPAObjective(PenalizedObjective):
+class ViewMean(PredictionLoss):
+    """The prediction loss of `LeJEPAObjective`: ``½ mean_{v,b,i} (z_v − z̄)²`` [LeJEPA, arXiv:2511.08544].
+
+    Args:
+        global_views: number of leading views whose mean is ``z̄``.
+
+    Raises:
+        ValueError: if ``global_views < 1``.
+    """
+
+    def __init__(self, global_views: int = 2) -> None:
+        super().__init__()
+        self.global_views = _checks.positive_int("global_views", global_views)
+
+    @property
+    def views(self) -> int:
+        """Number of views that it needs."""
+        return self.global_views
+
+    def reduction(self, parts: StateParts, control: Tensor | None) -> Reduction:
+        """The mean over all views and samples; see `PredictionLoss`."""
+        if control is not None:
+            raise TypeError("control must be None for a prediction without an input")
+        states = parts["z"]
+        centre = states[: self.global_views].mean(0)
+        return mean_over_samples(0.5 * (states - centre).square().mean(-1))
+
+
+class LeJEPAObjective(Objective):
     r"""``L = L_pred + Σ weight · penalty``, every view predicting the mean of the global ones.
 
     ``L_pred = ½ mean_{v,b,i} (z_v − z̄)²`` with ``z̄`` the mean of the first ``global_views`` views [paper, appendix
@@ -31,52 +57,41 @@ class LeJEPAObjective(PenalizedObjective):
         global_views: number of leading views that are averaged; the others are local.
         convention: ``"sum"`` for ``L_pred + Σ λ R`` (the paper's), ``"convex"`` for ``(1 − Σ λ) L_pred + Σ λ R``
             (LeJEPA's own code).
-        sync: statistics of the global batch when ``torch.distributed`` is initialised; ``False``: of the local one, in
-            every penalty too.
+        sync: see `Objective`.
+        process_group: see `Objective`.
 
     Raises:
         ValueError: for ``global_views < 1``, an unknown convention, or a convex one with weights above 1 in sum.
     """
+
+    global_views = Setting[int]()
 
     def __init__(
         self,
         penalties: Mapping[str, Penalty] | None = None,
         *,
         global_views: int = 2,
-        convention: str = "sum",
+        convention: Convention = "sum",
         sync: bool = True,
+        process_group: Group = None,
     ) -> None:
-        super().__init__(penalties, sync=sync)
-        self.global_views = _checks.positive_int("global_views", global_views)
-        self.convention = _checks.one_of("convention", convention, ("sum", "convex"))
-        total = sum(penalty.weight for penalty in (penalties or {}).values())
-        if convention == "convex" and total > 1:
+        total = sum(getattr(penalty, "weight", 0.0) for penalty in (penalties or {}).values())
+        if _checks.one_of("convention", convention, ("sum", "convex")) == "convex" and total > 1:
             raise ValueError(f"penalties must have weights of at most 1 in sum for convention='convex', got {total:g}")
-        self._prediction_weight = 1.0 if convention == "sum" else 1.0 - total
-
-    @full_precision
-    def forward(self, states: Tensor) -> ObjectiveOutput:
-        """Loss of states ``(V, B, D)``, the global views first.
-
-        Returns:
-            ``(loss, terms)``: terms ``"prediction"`` and one per penalty, unweighted.
-
-        Raises:
-            ValueError: if ``states`` is not ``(V ≥ global_views, B, D)``.
-        """
-        check_states(states, views=self.global_views)
-        parts = state_parts(states, {penalty.on for _, penalty in self._named_penalties()})
-        return self._total(self._prediction(states), parts, prediction_weight=self._prediction_weight)
+        super().__init__(
+            ViewMean(global_views),
+            penalties,
+            prediction_weight=1.0 if convention == "sum" else 1.0 - total,
+            sync=sync,
+            process_group=process_group,
+        )
+        self.convention = convention
 
     @full_precision
     def prediction_loss(self, states: Tensor) -> Tensor:
-        """``L_pred`` of states ``(V, B, D)``."""
-        check_states(states, views=self.global_views)
-        return complete([self._prediction(states)], sync=self.sync)[0]
-
-    def _prediction(self, states: Tensor) -> Reduction:
-        centre = states[: self.global_views].mean(0)
-        return mean_over_samples(0.5 * (states - centre).square().mean(-1))
+        """``L_pred`` of states ``(V, B, D)``, the global views first."""
+        parts = StateParts(check_states(states, views=self.prediction.views))
+        return reduce_all([self.prediction.reduction(parts, None)], self.ranks)[0].value
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""

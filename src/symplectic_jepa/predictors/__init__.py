@@ -1,5 +1,6 @@
 """View-to-view maps on flat phase-space states."""
 
 from symplectic_jepa.predictors._base import Predictor as Predictor
+from symplectic_jepa.predictors._stepped import SteppedPredictor as SteppedPredictor
 from symplectic_jepa.predictors.hamiltonian import HamiltonianPredictor as HamiltonianPredictor
 from symplectic_jepa.predictors.residual_mlp import ResidualMLPPredictor as ResidualMLPPredictor

@@ -2,65 +2,109 @@
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from symplectic_jepa import _checks
 from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.state import join_state, split_state
 
+Direction = int | Sequence[int]
+"""1, −1, or a sequence of them, one for every index of the first dimension."""
 
-class Predictor(Pretrained, nn.Module):
-    """A map ``ẑ = Φ_{±h}^S(z)``; subclasses implement ``forward(z, *, direction=1)`` [paper, eq. 28].
 
-    Args:
-        dt: step size ``h > 0``; the direction carries the sign.
-        steps: number of steps ``S``.
-        learn_dt: learn ``h = softplus(θ)``, starting at ``dt``. Not for a JEPA matching loss, which ``h → 0``
-            minimises (`HamJEPAObjective` refuses it); for fitting observed trajectories.
+class Predictor(Pretrained, nn.Module, ABC):
+    """A map ``ẑ = Φ_±(z)`` from one view's state to the other's; subclasses implement `flow` [paper, eq. 28].
 
-    Raises:
-        ValueError: if ``dt`` is not positive and finite, or ``steps < 1``.
+    Any map will do, it needs no step size. One that runs one direction at a time sends the rest to `each_direction`.
+
+    Examples:
+        >>> import torch
+        >>> from symplectic_jepa import HamJEPAObjective
+        >>> class TwoMatrices(Predictor):
+        ...     def __init__(self, dim):
+        ...         super().__init__()
+        ...         self.ahead, self.back = torch.nn.Linear(2 * dim, 2 * dim), torch.nn.Linear(2 * dim, 2 * dim)
+        ...     def flow(self, q, p, *, direction=1, control=None):
+        ...         if direction not in (1, -1):
+        ...             return self.each_direction(q, p, direction=direction, control=control)
+        ...         layer = self.ahead if direction == 1 else self.back
+        ...         return layer(torch.cat((q, p), -1)).chunk(2, -1)
+        >>> loss, _ = HamJEPAObjective(TwoMatrices(4))(torch.randn(2, 16, 8))
+        >>> loss.shape
+        torch.Size([])
     """
 
-    def __init__(self, *, dt: float, steps: int, learn_dt: bool = False) -> None:
-        super().__init__()
-        self._dt = _checks.finite("dt", dt, minimum=0.0, exclusive=True)
-        self.steps = _checks.positive_int("steps", steps)
-        # softplus⁻¹(h) = log(eʰ − 1)
-        self.raw_dt = nn.Parameter(torch.tensor(math.log(math.expm1(dt)))) if learn_dt else None
+    if TYPE_CHECKING:
+        __call__: Callable[..., Tensor]
+
+    @abstractmethod
+    def flow(
+        self, q: Tensor, p: Tensor, *, direction: Direction = 1, control: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Predict the other view's state, given in halves.
+
+        Args:
+            q: positions, ``(..., d)``.
+            p: momenta, ``(..., d)``.
+            direction: 1 (forward time) or −1 (reverse time), or a sequence of them, one for every index of the first
+                dimension: ``(1, -1)`` for two stacked views.
+            control: an input ``u``, ``(..., m)``, for a map that takes one.
+
+        Returns:
+            ``(q, p)``, each ``(..., d)``.
+        """
+
+    def forward(self, z: Tensor, *, direction: Direction = 1, control: Tensor | None = None) -> Tensor:
+        """The same on flat states: ``(..., 2d)`` to ``(..., 2d)``.
+
+        Raises:
+            ValueError: if ``direction`` is neither 1, −1, nor one of them for every index of the first dimension, or
+                ``z`` has an odd last dimension.
+        """
+        return join_state(*self.flow(*split_state(z), direction=direction, control=control))
+
+    def each_direction(
+        self, q: Tensor, p: Tensor, *, direction: Direction, control: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`flow` of every index of the first dimension by itself, each in its own direction.
+
+        Raises:
+            ValueError: if ``direction`` is not a sequence of 1 and −1, one for every index.
+        """
+        signs = check_direction(direction, q)
+        if isinstance(signs, int):
+            return self.flow(q, p, direction=signs, control=control)
+        controls: Sequence[Tensor | None] = [control] * len(signs)
+        if isinstance(control, Tensor) and control.ndim == q.ndim:  # one for every index, or one for all of them
+            controls = control.expand(len(signs), *control.shape[1:]).unbind()
+        ends = [self.flow(q[i], p[i], direction=signs[i], control=u) for i, u in enumerate(controls)]
+        return torch.stack([q for q, _ in ends]), torch.stack([p for _, p in ends])
 
     @property
-    def mixes_directions(self) -> bool:
-        """Whether ``direction`` may be a tensor, some states forward in time and some in reverse in one call."""
+    def takes_control(self) -> bool:
+        """Whether the map has an input, which an objective must then be given."""
         return False
 
-    @property
-    def dt(self) -> float | Tensor:
-        """The step size: a float, or a scalar tensor when it is learned."""
-        return self._dt if self.raw_dt is None else F.softplus(self.raw_dt)
+    def check_matching(self) -> None:
+        """Raise a ValueError if a matching loss could be minimised without predicting anything; by default none can."""
 
-    def forward(self, z: Tensor, *, direction: int | Tensor = 1) -> Tensor:
-        """Predict the other view's state: ``(..., 2d)`` to ``(..., 2d)``."""
-        raise NotImplementedError(f"{type(self).__name__} must implement forward(z, *, direction)")
 
-    def flow(self, q: Tensor, p: Tensor, *, direction: int | Tensor = 1) -> tuple[Tensor, Tensor]:
-        """The same map on the two halves of the state apart: ``(..., d)`` twice to ``(..., d)`` twice.
+def check_direction(direction: Direction, q: Tensor) -> int | tuple[int, ...]:
+    """Return a direction as an int or a tuple of ints, if it is one for states such as ``q``."""
+    if isinstance(direction, (tuple, list)):
+        if all(map(_is_sign, direction)) and q.ndim > 1 and len(direction) == q.shape[0]:
+            return tuple(direction)
+    elif isinstance(direction, int) and _is_sign(direction):
+        return direction
+    raise ValueError(
+        "direction must be 1 (forward time) or -1 (reverse time), or a sequence of them, one for every index of the "
+        f"first dimension of states {tuple(q.shape)}, got {direction!r}"
+    )
 
-        ``direction`` may be a tensor of 1 and −1, ``(..., 1)``, where `mixes_directions`.
-        """
-        return split_state(self(join_state(q, p), direction=direction))
 
-    def _signed_dt(self, direction: int | Tensor, like: Tensor) -> float | Tensor:
-        if isinstance(direction, Tensor) and self.mixes_directions:
-            return direction.to(like.dtype) * self.dt
-        if isinstance(direction, Tensor) or direction not in (1, -1):
-            raise ValueError(f"direction must be 1 (forward time) or -1 (reverse time), got {direction!r}")
-        return direction * self.dt
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return f"dt={self._dt:g}, steps={self.steps}, learn_dt={self.raw_dt is not None}"
+def _is_sign(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value in (1, -1)

@@ -9,30 +9,31 @@ from typing import Any
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa._precision import at_full_precision
 from symplectic_jepa.hamiltonians import ControlledHamiltonian, Hamiltonian
 from symplectic_jepa.integrators import Integrator, leapfrog
 from symplectic_jepa.integrators._base import GRADIENTS, Gradient
-from symplectic_jepa.predictors._base import Predictor
-from symplectic_jepa.state import join_state, split_state
+from symplectic_jepa.predictors._stepped import SteppedPredictor
 
 
-class HamiltonianPredictor(Predictor):
+class HamiltonianPredictor(SteppedPredictor):
     r"""``ẑ = Φ_{±h}^S(z)`` by a symplectic integrator of a Hamiltonian [paper, eq. 28 and 29].
 
     ``predictor(predictor(z), direction=-1)`` returns ``z`` to rounding (with `implicit_midpoint`, to its solver's
     error). The dynamics run in float32 or better under any autocast, float64 stays float64, whatever the integrator.
+
+    ``predictor(z, control=u)`` integrates a `ControlledHamiltonian` under the input ``u``, ``(..., m)``, held over all
+    steps; without one the system runs free.
 
     Args:
         hamiltonian: the energy; the default integrator needs a separable one.
         dt: step size ``h > 0``.
         steps: number of steps ``S``.
         integrator: `leapfrog` or another `Integrator`; that class describes how to write a function of your own.
-        learn_dt: see `Predictor`.
+        learn_dt: see `SteppedPredictor`.
         gradient: ``"stored"``, or ``"reversible"`` for memory that does not grow with ``steps``; see `Splitting`.
 
     Raises:
-        TypeError: if ``hamiltonian`` is no `Hamiltonian`, or ``integrator`` cannot be called.
+        TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or ``integrator`` cannot be called.
         ValueError: if ``dt`` is not positive and finite, ``steps < 1``, ``gradient`` is unknown, or it is
             ``"reversible"`` and the integrator has no such argument.
     """
@@ -54,48 +55,42 @@ class HamiltonianPredictor(Predictor):
             raise TypeError(f"integrator must be a function like leapfrog, got {integrator!r}")
         self.hamiltonian = hamiltonian
         self.integrator = integrator
-        self._options: dict[str, Any] = {}
-        if _checks.one_of("gradient", gradient, GRADIENTS) == "reversible":
-            if "gradient" not in inspect.signature(integrator).parameters:
-                raise ValueError(
-                    f"gradient must be 'stored' for an integrator without a reversible one, got 'reversible' with "
-                    f"{getattr(integrator, 'name', integrator)}"
-                )
-            self._options["gradient"] = gradient
+        self.gradient = _checks.one_of("gradient", gradient, GRADIENTS)
+        if gradient == "reversible" and "gradient" not in inspect.signature(integrator).parameters:
+            raise ValueError(
+                f"gradient must be 'stored' for an integrator without a reversible one, got 'reversible' with "
+                f"{getattr(integrator, '__name__', integrator)}"
+            )
 
     @property
-    def mixes_directions(self) -> bool:
-        """See `Predictor`; where the integrator is time-symmetric, so that the sign does not change its order."""
+    def dt_per_state(self) -> bool:
+        """Where the integrator is time-symmetric: elsewhere the sign of a step decides the order of its updates."""
         return bool(getattr(self.integrator, "symmetric", False))
 
-    def forward(self, z: Tensor, *, direction: int | Tensor = 1, control: Tensor | None = None) -> Tensor:
-        """Integrate states ``(..., 2d)``, forward or in reverse time.
+    @property
+    def takes_control(self) -> bool:
+        """Whether the Hamiltonian has an input."""
+        return isinstance(self.hamiltonian, ControlledHamiltonian)
 
-        Args:
-            z: states ``(..., 2d)``.
-            direction: 1 or −1, or a tensor of both, ``(..., 1)``, where `mixes_directions`.
-            control: the input ``u`` of a `ControlledHamiltonian`, ``(..., m)``, held over all steps; without one the
-                system runs free.
+    def roll_out(
+        self, q: Tensor, p: Tensor, *, dt: float | Tensor, control: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Integrate ``steps`` steps; see `SteppedPredictor`."""
+        options: dict[str, Any] = {} if self.gradient == "stored" else {"gradient": self.gradient}
+        return self.integrator(self._system(control), q, p, dt=dt, steps=self.steps, **options)
+
+    def energy(self, q: Tensor, p: Tensor, *, control: Tensor | None = None) -> Tensor:
+        """The energy ``(...)`` that the flow conserves, of positions and momenta ``(..., d)``.
 
         Raises:
-            ValueError: if ``direction`` is not 1 or −1, or ``z`` has an odd last dimension.
-            TypeError: if ``z`` is not floating, or a ``control`` is given to a Hamiltonian that takes none.
+            TypeError: if a ``control`` is given to a Hamiltonian that takes none, or that has no energy under it.
         """
-        return join_state(*self.flow(*split_state(z), direction=direction, control=control))
+        energy: Tensor = self._system(control)(q, p)
+        return energy
 
-    def flow(
-        self, q: Tensor, p: Tensor, *, direction: int | Tensor = 1, control: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The same on the two halves of the state apart: ``(..., d)`` twice to ``(..., d)`` twice."""
-        hamiltonian = self.hamiltonian
-        if control is not None:
-            if not isinstance(hamiltonian, ControlledHamiltonian):
-                raise TypeError(f"control needs a ControlledHamiltonian, got {type(hamiltonian).__name__}")
-            hamiltonian = hamiltonian.with_control(control)
-
-        def integrate(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-            h = self._signed_dt(direction, q)
-            return self.integrator(hamiltonian, q, p, dt=h, steps=self.steps, **self._options)
-
-        q, p = at_full_precision(integrate, q, p)
-        return q, p
+    def _system(self, control: Tensor | None) -> Hamiltonian:
+        if control is None:
+            return self.hamiltonian
+        if not isinstance(self.hamiltonian, ControlledHamiltonian):
+            raise TypeError(f"control needs a ControlledHamiltonian, got {type(self.hamiltonian).__name__}")
+        return self.hamiltonian.with_control(control)

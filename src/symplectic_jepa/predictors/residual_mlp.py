@@ -1,4 +1,4 @@
-"""The ablation: a residual MLP in place of the flow."""
+"""The ablation: a residual MLP instead of the flow."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
-from symplectic_jepa._precision import at_full_precision
-from symplectic_jepa.predictors._base import Predictor
+from symplectic_jepa.predictors._stepped import SteppedPredictor
+from symplectic_jepa.state import join_state, split_state
 
 
-class ResidualMLPPredictor(Predictor):
+class ResidualMLPPredictor(SteppedPredictor):
     r"""The ablation MLP-HJEPA: ``z ← z ± h · g(z)``, ``S`` steps, neither symplectic nor invertible.
 
     ``g`` is a GELU MLP ``2d → hidden_dim → … → 2d`` [paper, section 5.1]. Precision as for the dynamics:
@@ -24,7 +24,7 @@ class ResidualMLPPredictor(Predictor):
         depth: number of hidden layers.
         dt: step size ``h > 0``.
         steps: number of steps ``S``.
-        learn_dt: see `Predictor`.
+        learn_dt: see `SteppedPredictor`.
 
     Raises:
         ValueError: for a size below 1 or a ``dt`` that is not positive and finite.
@@ -42,8 +42,8 @@ class ResidualMLPPredictor(Predictor):
     ) -> None:
         super().__init__(dt=dt, steps=steps, learn_dt=learn_dt)
         self.dim = _checks.positive_int("dim", dim)
-        _checks.positive_int("hidden_dim", hidden_dim)
-        _checks.positive_int("depth", depth)
+        self.hidden_dim = _checks.positive_int("hidden_dim", hidden_dim)
+        self.depth = _checks.positive_int("depth", depth)
         widths = [2 * dim] + [hidden_dim] * depth
         layers: list[nn.Module] = []
         for i, o in pairwise(widths):
@@ -51,25 +51,25 @@ class ResidualMLPPredictor(Predictor):
         self.residual = nn.Sequential(*layers, nn.Linear(widths[-1], 2 * dim))
 
     @property
-    def mixes_directions(self) -> bool:
-        """See `Predictor`."""
+    def dt_per_state(self) -> bool:
+        """See `SteppedPredictor`."""
         return True
 
-    def forward(self, z: Tensor, *, direction: int | Tensor = 1) -> Tensor:
-        """Roll out states ``(..., 2d)``, forward or in reverse time.
+    def roll_out(
+        self, q: Tensor, p: Tensor, *, dt: float | Tensor, control: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Add ``dt · g(z)`` to the state, ``steps`` times; see `SteppedPredictor`.
 
         Raises:
-            ValueError: if ``direction`` is not 1 or −1, or ``z`` does not end in ``2 · dim``.
+            ValueError: if the states are not ``(..., dim)``.
+            TypeError: if a ``control`` is given.
         """
-        _checks.coordinates("z", z, 2 * self.dim)
-
-        def roll_out(z: Tensor) -> tuple[Tensor]:
-            h = self._signed_dt(direction, z)
-            for _ in range(self.steps):
-                z = z + h * self._residual(z)
-            return (z,)
-
-        return at_full_precision(roll_out, z)[0]
+        if control is not None:
+            raise TypeError("control must be None for a ResidualMLPPredictor, whose map has no input")
+        z = join_state(_checks.coordinates("q", q, self.dim), p)
+        for _ in range(self.steps):
+            z = z + dt * self._residual(z)
+        return split_state(z)
 
     def _residual(self, z: Tensor) -> Tensor:
         """``g(z)``, the weights in the dtype of the state."""

@@ -1,8 +1,10 @@
 """Regularizers: samples ``(..., N, D)`` to a scalar."""
 
+from symplectic_jepa.distributed import Ranks as Ranks
 from symplectic_jepa.regularizers._base import BatchRegularizer as BatchRegularizer
+from symplectic_jepa.regularizers._base import Measured as Measured
 from symplectic_jepa.regularizers._base import Reduction as Reduction
-from symplectic_jepa.regularizers._base import complete as complete
+from symplectic_jepa.regularizers._base import reduce_all as reduce_all
 from symplectic_jepa.regularizers.barlow_twins import BarlowTwins as BarlowTwins
 from symplectic_jepa.regularizers.coding_rate import CodingRate as CodingRate
 from symplectic_jepa.regularizers.covariance import log_det_per_dim as log_det_per_dim

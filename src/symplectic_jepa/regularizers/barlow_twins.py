@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa._precision import full_precision
-from symplectic_jepa.distributed import count
-from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
+from symplectic_jepa.distributed import Ranks, count
+from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
 from symplectic_jepa.regularizers.vicreg import centred, off_diagonal
 
 
@@ -22,23 +21,26 @@ class BarlowTwins(BatchRegularizer):
         redundancy: ``λ``.
         eps: ``ε``, keeps the correlation of a constant coordinate finite.
         sync: see `BatchRegularizer`.
+        process_group: see `BatchRegularizer`.
 
     Raises:
         ValueError: if ``redundancy`` is negative or ``eps`` not positive.
     """
 
-    def __init__(self, *, redundancy: float = 5e-3, eps: float = 1e-5, sync: bool = True) -> None:
-        super().__init__(sync=sync)
+    def __init__(
+        self, *, redundancy: float = 5e-3, eps: float = 1e-5, sync: bool = True, process_group: Group = None
+    ) -> None:
+        super().__init__(sync=sync, process_group=process_group)
         self.redundancy = _checks.finite("redundancy", redundancy, minimum=0.0)
         self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
 
-    @full_precision
-    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, other: Tensor | None = None, **given: Tensor | None) -> Tensor:
         """Two views to a scalar, the mean over leading dimensions.
 
         Args:
             x: the first view, ``(..., N, D)``, or both, ``(2, ..., N, D)``.
             other: the second view, ``(..., N, D)``.
+            given: see `BatchRegularizer`; nothing here.
 
         Raises:
             ValueError: if there are not two views of one shape.
@@ -46,23 +48,24 @@ class BarlowTwins(BatchRegularizer):
         if other is not None:
             if other.shape != x.shape:
                 raise ValueError(f"other must have the shape of x, {tuple(x.shape)}, got {tuple(other.shape)}")
-            x = torch.stack((x, other.to(x.dtype)))
-        return complete([self.reduction(x)], sync=self.sync)[0]
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            x = torch.stack((x.to(dtype), other.to(dtype)))
+        return super().forward(x, **given)
 
-    def reduction(self, x: Tensor) -> Reduction:
+    def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
         """Moments up to the second of views ``(2, ..., N, D)``; see `BatchRegularizer`."""
         if x.ndim < 3 or x.shape[0] != 2:
             raise ValueError(
                 f"x must hold exactly two views, (2, ..., N, D), got {tuple(x.shape)}; a Penalty needs "
                 "views='separate' and two views"
             )
-        n = _checks.samples("x", x, minimum=1 if self.shared else 2).shape[-2]
+        n = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-2]
         local, mean = centred(x)
         product = torch.addcmul((local[0].mT @ local[1]).to(mean.dtype), mean[0].mT, mean[1], value=n)
         mean = mean.squeeze(-2)
         square = local.square().sum(-2).to(mean.dtype) + n * mean.square()
 
-        def finish(sums: list[Tensor]) -> Tensor:
+        def finish(sums: list[Tensor]) -> Measured:
             total, first, second, cross = sums
             means = first / total
             std = ((second / total - means.square()).clamp_min(0) + self.eps).sqrt()
@@ -70,7 +73,7 @@ class BarlowTwins(BatchRegularizer):
             correlation = cov / (std[0][..., :, None] * std[1][..., None, :])
             invariance = (1 - correlation.diagonal(dim1=-2, dim2=-1)).square().sum(-1).mean()
             redundancy = off_diagonal(correlation).square().sum((-2, -1)).mean()
-            self.statistics = {"invariance": invariance.detach(), "redundancy": redundancy.detach()}
-            return (invariance + self.redundancy * redundancy).to(x.dtype)
+            value = (invariance + self.redundancy * redundancy).to(x.dtype)
+            return Measured(value, {"invariance": invariance, "redundancy": redundancy})
 
         return Reduction([count(n, x), n * mean, square, product], finish)

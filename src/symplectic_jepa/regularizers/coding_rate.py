@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.distributed import count, wide_dtype
-from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
+from symplectic_jepa.distributed import Ranks, count, wide_dtype
+from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
 from symplectic_jepa.regularizers.covariance import log_det_per_dim
 
 
@@ -20,6 +20,7 @@ class CodingRate(BatchRegularizer):
     Args:
         eps: ``ε``, the distortion up to which features are encoded.
         sync: see `BatchRegularizer`.
+        process_group: see `BatchRegularizer`.
 
     On one rank the smaller of ``ZᵀZ`` and ``ZZᵀ`` is used, over several ranks ``ZᵀZ``; in float64, since the ``I``
     drowns in float32 beside the one large eigenvalue of collapsed features.
@@ -28,23 +29,22 @@ class CodingRate(BatchRegularizer):
         ValueError: if ``eps`` is not positive.
     """
 
-    def __init__(self, *, eps: float = 0.5, sync: bool = True) -> None:
-        super().__init__(sync=sync)
+    def __init__(self, *, eps: float = 0.5, sync: bool = True, process_group: Group = None) -> None:
+        super().__init__(sync=sync, process_group=process_group)
         self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
 
-    def reduction(self, x: Tensor) -> Reduction:
+    def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
         """Sums of ``N`` and ``z zᵀ``; see `BatchRegularizer`."""
         n, dim = _checks.samples("x", x).shape[-2:]
         z = x.to(wide_dtype(x))
-        smaller = n < dim and not self.shared
+        smaller = n < dim and not ranks.shared
         total, product = count(n, x), z @ z.mT if smaller else z.mT @ z
 
-        def finish(sums: list[Tensor]) -> Tensor:
+        def finish(sums: list[Tensor]) -> Measured:
             total, product = sums
             size = product.shape[-1]
             eye = torch.eye(size, dtype=product.dtype, device=product.device)
             rate = 0.5 * size * log_det_per_dim(eye + product * (dim / self.eps**2 / total))
-            self.statistics = {"rate": rate.detach().mean()}
-            return -rate.mean().to(x.dtype)
+            return Measured(-rate.mean().to(x.dtype), {"rate": rate.mean()})
 
         return Reduction([total, product], finish)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.distributed import count
-from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
+from symplectic_jepa.distributed import Ranks, count
+from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
 
 
 class EnergyBudget(BatchRegularizer):
@@ -18,23 +18,23 @@ class EnergyBudget(BatchRegularizer):
     Args:
         target: ``τ``, the mean square of a coordinate.
         sync: see `BatchRegularizer`.
+        process_group: see `BatchRegularizer`.
 
     Raises:
         ValueError: if ``target`` is not positive and finite.
     """
 
-    def __init__(self, target: float = 1.0, *, sync: bool = True) -> None:
-        super().__init__(sync=sync)
+    def __init__(self, target: float = 1.0, *, sync: bool = True, process_group: Group = None) -> None:
+        super().__init__(sync=sync, process_group=process_group)
         self.target = _checks.finite("target", target, minimum=0.0, exclusive=True)
 
-    def reduction(self, x: Tensor) -> Reduction:
+    def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
         """Sums of ``N`` and of ``x²``; see `BatchRegularizer`."""
         n, dim = _checks.samples("x", x).shape[-2:]
 
-        def finish(sums: list[Tensor]) -> Tensor:
+        def finish(sums: list[Tensor]) -> Measured:
             total, square = sums
             energy = square / (total * dim).to(x.dtype)
-            self.statistics = {"energy": energy.detach().mean()}
-            return (energy - self.target).square().mean()
+            return Measured((energy - self.target).square().mean(), {"energy": energy.mean()})
 
         return Reduction([count(n, x), x.square().sum((-2, -1))], finish)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from symplectic_jepa import _checks
+from symplectic_jepa.distributed import Ranks
 from symplectic_jepa.geometries import Geometry
-from symplectic_jepa.regularizers._base import Reduction
+from symplectic_jepa.regularizers._base import Group, Measured, Reduction
 from symplectic_jepa.regularizers.sigreg import SIGReg
 
 
@@ -24,6 +25,7 @@ class HamSIGReg(SIGReg):
         t_max: the last knot.
         seed: seed of the directions.
         sync: see `BatchRegularizer`.
+        process_group: see `BatchRegularizer`.
 
     A learnable geometry trains with the features: its parameters are among those of the regularizer and of the
     objective around it. To update it more slowly give it a group of its own, for example
@@ -43,13 +45,14 @@ class HamSIGReg(SIGReg):
         t_max: float = 3.0,
         seed: int = 0,
         sync: bool = True,
+        process_group: Group = None,
     ) -> None:
-        super().__init__(slices=slices, knots=knots, t_max=t_max, seed=seed, sync=sync)
+        super().__init__(slices=slices, knots=knots, t_max=t_max, seed=seed, sync=sync, process_group=process_group)
         if not isinstance(geometry, Geometry):
             raise TypeError(f"geometry must be a Geometry, got {type(geometry).__name__}")
         self.geometry = geometry
 
-    def reduction(self, x: Tensor, *, directions: Tensor | None = None) -> Reduction:
+    def reduction(self, x: Tensor, ranks: Ranks, *, directions: Tensor | None = None) -> Reduction:
         """Those of `SIGReg` along ``H^{1/2} a``; see `BatchRegularizer`."""
         dim = _checks.samples("x", x).shape[-1]
         if directions is None:
@@ -59,12 +62,11 @@ class HamSIGReg(SIGReg):
                 directions = self.geometry.sqrt_apply(directions.to(x.dtype).mT).mT
             except ValueError as error:
                 raise ValueError(f"x of shape {tuple(x.shape)} does not fit the geometry {self.geometry}") from error
-        sums, finish_sigreg = super().reduction(x, directions=directions)
+        sums, finish_sigreg = super().reduction(x, ranks, directions=directions)
 
-        def finish(totals: list[Tensor]) -> Tensor:
-            loss = finish_sigreg(totals)
+        def finish(totals: list[Tensor]) -> Measured:
+            value, statistics = finish_sigreg(totals)
             low, high = self.geometry.eigenvalues().detach().aminmax()
-            self.statistics["condition"] = high / low
-            return loss
+            return Measured(value, {**statistics, "condition": high / low})
 
         return Reduction(sums, finish)

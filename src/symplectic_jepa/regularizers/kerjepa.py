@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from symplectic_jepa import _checks
-from symplectic_jepa._precision import full_precision
-from symplectic_jepa.distributed import count, global_sums, wide_dtype, world_size
-from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
+from symplectic_jepa.distributed import Ranks, count, wide_dtype
+from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
 from symplectic_jepa.regularizers.draws import Schedule
 
 _ENTRIES = 2**24  # of the kernel matrices that are held at once
@@ -30,26 +29,26 @@ class MMD(BatchRegularizer):
     Args:
         bandwidth: ``σ``; by default ``√D``, as ``‖x − y‖²`` is about ``2D``; a fixed ``σ`` sees nothing at large ``D``.
         sync: see `BatchRegularizer`.
+        process_group: see `BatchRegularizer`.
 
     Raises:
         ValueError: if ``bandwidth`` is not positive and finite.
     """
 
-    def __init__(self, *, bandwidth: float | None = None, sync: bool = True) -> None:
-        super().__init__(sync=sync)
+    def __init__(self, *, bandwidth: float | None = None, sync: bool = True, process_group: Group = None) -> None:
+        super().__init__(sync=sync, process_group=process_group)
         if bandwidth is not None:
             bandwidth = _checks.finite("bandwidth", bandwidth, minimum=0.0, exclusive=True)
         self.bandwidth = bandwidth
 
-    def reduction(self, x: Tensor) -> Reduction:
+    def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
         """The rows of all ranks; see `BatchRegularizer`."""
-        return Reduction(gathered_rows(_checks.samples("x", x), sync=self.sync), self._finish)
+        return Reduction(gathered_rows(_checks.samples("x", x), ranks), self._finish)
 
-    def _finish(self, sums: list[Tensor]) -> Tensor:
+    def _finish(self, sums: list[Tensor]) -> Measured:
         x, weights = sums
         loss = squared_mmd(x, weights, self.bandwidth or math.sqrt(x.shape[-1])).mean().to(x.dtype)
-        self.statistics = {"mmd": loss.detach()}
-        return loss
+        return Measured(loss, {"mmd": loss})
 
 
 class SlicedMMD(MMD):
@@ -62,43 +61,57 @@ class SlicedMMD(MMD):
         bandwidth: ``σ``.
         seed: seed of the directions.
         sync: see `BatchRegularizer`.
+        process_group: see `BatchRegularizer`.
 
     Raises:
         ValueError: if ``slices < 1``, or ``bandwidth`` is not positive and finite.
     """
 
-    def __init__(self, *, slices: int = 64, bandwidth: float = 1.0, seed: int = 0, sync: bool = True) -> None:
-        super().__init__(bandwidth=bandwidth, sync=sync)
+    def __init__(
+        self,
+        *,
+        slices: int = 64,
+        bandwidth: float = 1.0,
+        seed: int = 0,
+        sync: bool = True,
+        process_group: Group = None,
+    ) -> None:
+        super().__init__(bandwidth=bandwidth, sync=sync, process_group=process_group)
         self.slices = _checks.positive_int("slices", slices)
+        self.seed = seed
         self.schedule = Schedule("unit_directions", seed=seed, every=1)
 
-    @full_precision
-    def forward(self, x: Tensor, *, directions: Tensor | None = None) -> Tensor:
-        """``(..., N, D)`` to a scalar; ``directions``: ``(D, M)``, unit columns, by default from the schedule."""
-        return complete([self.reduction(x, directions=directions)], sync=self.sync)[0]
+    def reduction(self, x: Tensor, ranks: Ranks, *, directions: Tensor | None = None) -> Reduction:
+        """The projected rows of all ranks; see `BatchRegularizer`.
 
-    def reduction(self, x: Tensor, *, directions: Tensor | None = None) -> Reduction:
-        """The projected rows of all ranks; see `BatchRegularizer`."""
+        Args:
+            x: samples, ``(..., N, D)``.
+            ranks: whose samples form the batch.
+            directions: ``(D, M)`` with unit columns; by default a new draw every training step.
+
+        Raises:
+            ValueError: if ``directions`` does not have ``D`` rows.
+        """
         dim = _checks.samples("x", x).shape[-1]
         if directions is None:
             directions = self.schedule(dim, self.slices, dtype=x.dtype, device=x.device)
         elif directions.ndim != 2 or directions.shape[0] != dim:
             raise ValueError(f"directions must have shape ({dim}, M), got {tuple(directions.shape)}")
-        rows = gathered_rows(x @ directions.to(x.dtype), sync=self.sync)
+        rows = gathered_rows(x @ directions.to(x.dtype), ranks)
         return Reduction(rows, lambda sums: self._finish([sums[0].mT[..., None], sums[1]]))
 
 
-def gathered_rows(x: Tensor, *, sync: bool) -> list[Tensor]:
+def gathered_rows(x: Tensor, ranks: Ranks) -> list[Tensor]:
     """``x`` ``(..., N, D)`` and weights ``(N,)`` of 1, zero-padded so that their sums over ranks hold everyone's rows.
 
     Over several ranks the host first waits for a small collective, the numbers of rows (a synchronisation); then all
     rows travel, and every rank computes all pairs. Where the sum is left out, the missing rows weigh 0.
     """
     weights = x.new_ones(x.shape[-2])
-    if not sync or world_size() == 1:
+    if not ranks.shared:
         return [x, weights]
-    rank = torch.distributed.get_rank()
-    sizes = global_sums([F.pad(count(len(weights), x)[None], (rank, world_size() - rank - 1))])[0].long().tolist()
+    rank = ranks.rank
+    sizes = ranks.sum([F.pad(count(len(weights), x)[None], (rank, ranks.size - rank - 1))])[0].long().tolist()
     before, after = sum(sizes[:rank]), sum(sizes[rank + 1 :])
     return [F.pad(x, (0, 0, before, after)), F.pad(weights, (before, after))]
 

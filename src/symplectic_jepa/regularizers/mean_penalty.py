@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.distributed import count
-from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
+from symplectic_jepa.distributed import Ranks, count
+from symplectic_jepa.regularizers._base import BatchRegularizer, Measured, Reduction
 
 
 class MeanPenalty(BatchRegularizer):
@@ -14,16 +14,16 @@ class MeanPenalty(BatchRegularizer):
 
     Args:
         sync: see `BatchRegularizer`.
+        process_group: see `BatchRegularizer`.
     """
 
-    def reduction(self, x: Tensor) -> Reduction:
+    def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
         """Sums of ``N`` and ``x``; see `BatchRegularizer`."""
         n = _checks.samples("x", x).shape[-2]
 
-        def finish(sums: list[Tensor]) -> Tensor:
+        def finish(sums: list[Tensor]) -> Measured:
             total, first = sums
             penalty = (first / total.to(x.dtype)).square().mean()
-            self.statistics = {"mean_square": penalty.detach()}
-            return penalty
+            return Measured(penalty, {"mean_square": penalty})
 
         return Reduction([count(n, x), x.sum(-2)], finish)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa._precision import full_precision, wide_dtype
-from symplectic_jepa.distributed import count
-from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
+from symplectic_jepa._precision import wide_dtype
+from symplectic_jepa.distributed import Ranks, count
+from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
 from symplectic_jepa.regularizers.characteristic import characteristic_sums
 from symplectic_jepa.regularizers.draws import Schedule
 
@@ -29,6 +29,7 @@ class SIGReg(BatchRegularizer):
         t_max: the last knot.
         seed: seed of the directions.
         sync: see `BatchRegularizer`.
+        process_group: see `BatchRegularizer`.
 
     A ``(V, N, D)`` input is one sample per view (LeJEPA's convention and ours); flatten it to pool the views.
     The gradient fades as the features collapse to a point, a `VarianceFloor` beside it does not.
@@ -38,9 +39,16 @@ class SIGReg(BatchRegularizer):
     """
 
     def __init__(
-        self, *, slices: int = 1024, knots: int = 17, t_max: float = 3.0, seed: int = 0, sync: bool = True
+        self,
+        *,
+        slices: int = 1024,
+        knots: int = 17,
+        t_max: float = 3.0,
+        seed: int = 0,
+        sync: bool = True,
+        process_group: Group = None,
     ) -> None:
-        super().__init__(sync=sync)
+        super().__init__(sync=sync, process_group=process_group)
         self.slices = _checks.positive_int("slices", slices)
         if _checks.positive_int("knots", knots) < 2:
             raise ValueError(f"knots must be an int >= 2, got {knots}")
@@ -48,21 +56,17 @@ class SIGReg(BatchRegularizer):
         self.t_max = _checks.finite("t_max", t_max, minimum=0.0, exclusive=True)
         self.schedule = Schedule("unit_directions", seed=seed, every=1)
 
-    @full_precision
-    def forward(self, x: Tensor, *, directions: Tensor | None = None) -> Tensor:
-        """``(..., N, D)`` to a scalar, the mean over slices and leading dimensions.
+    def reduction(self, x: Tensor, ranks: Ranks, *, directions: Tensor | None = None) -> Reduction:
+        """Sums of ``N`` and of ``cos(t_j y)``, ``sin(t_j y)`` of samples ``(..., N, D)``; see `BatchRegularizer`.
 
         Args:
             x: samples.
+            ranks: whose samples form the batch.
             directions: ``A``, ``(D, M)`` with unit columns; by default a new draw every training step.
 
         Raises:
             ValueError: if ``directions`` does not have ``D`` rows.
         """
-        return complete([self.reduction(x, directions=directions)], sync=self.sync)[0]
-
-    def reduction(self, x: Tensor, *, directions: Tensor | None = None) -> Reduction:
-        """Sums of ``N`` and of ``cos(t_j y)``, ``sin(t_j y)``; see `BatchRegularizer`."""
         n, dim = _checks.samples("x", x).shape[-2:]
         if directions is None:
             directions = self.schedule(dim, self.slices, dtype=x.dtype, device=x.device)
@@ -70,13 +74,12 @@ class SIGReg(BatchRegularizer):
             raise ValueError(f"directions must have shape ({dim}, M), got {tuple(directions.shape)}")
         sums = characteristic_sums(x @ directions.to(x.dtype), self.spacing, self.knots)
 
-        def finish(sums: list[Tensor]) -> Tensor:
+        def finish(sums: list[Tensor]) -> Measured:
             total = sums[0].to(x.dtype)
             cos, sin = sums[1] / total, sums[2] / total
             weight, target = self._quadrature(x)
             loss = total * (weight * ((cos - target).square() + sin.square())).sum(-2).mean()
-            self.statistics = {"epps_pulley": loss.detach()}
-            return loss
+            return Measured(loss, {"epps_pulley": loss})
 
         return Reduction([count(n, x), *sums], finish)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, TypedDict
+
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from symplectic_jepa import _checks
-from symplectic_jepa._precision import full_precision
-from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction, complete
+from symplectic_jepa.distributed import Ranks
+from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
 from symplectic_jepa.regularizers.covariance import (
     covariance,
     log_det_per_dim,
@@ -36,13 +39,15 @@ class SpectralFloors(BatchRegularizer):
         refresh_every: redraw the projection after this many training steps.
         seed: seed of the projections.
         sync: see `BatchRegularizer`.
+        process_group: see `BatchRegularizer`.
 
-    After each call ``statistics`` holds, detached and on the device, whichever of ``log_det``, ``participation`` and
-    ``top_share`` has a hinge.
+    The statistics are whichever of ``log_det``, ``participation`` and ``top_share`` has a hinge.
 
     Raises:
         ValueError: if no hinge is set, or an argument is out of its range.
     """
+
+    proj_dim: int | None  # None: no limit
 
     def __init__(
         self,
@@ -55,8 +60,9 @@ class SpectralFloors(BatchRegularizer):
         refresh_every: int = 16,
         seed: int = 0,
         sync: bool = True,
+        process_group: Group = None,
     ) -> None:
-        super().__init__(sync=sync)
+        super().__init__(sync=sync, process_group=process_group)
         if log_det is None and participation is None and top_share is None:
             raise ValueError("at least one of log_det, participation and top_share must be set, got None for all")
         self.log_det = None if log_det is None else _checks.finite("log_det", log_det)
@@ -64,36 +70,33 @@ class SpectralFloors(BatchRegularizer):
         self.top_share = None if top_share is None else _checks.fraction("top_share", top_share)
         self.proj_dim = _checks.positive_int("proj_dim", proj_dim)
         self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
-        self.schedule = Schedule(
-            "orthonormal_projection", seed=seed, every=_checks.positive_int("refresh_every", refresh_every)
-        )
+        self.refresh_every = _checks.positive_int("refresh_every", refresh_every)
+        self.schedule = Schedule("orthonormal_projection", seed=seed, every=refresh_every)
+        self.seed = seed
 
-    @full_precision
-    def forward(self, x: Tensor, *, projection: Tensor | None = None) -> Tensor:
-        """``(..., N, D)`` to a scalar, the mean over leading dimensions.
+    def reduction(self, x: Tensor, ranks: Ranks, *, projection: Tensor | None = None) -> Reduction:
+        """Moments of the projected samples ``(..., N, D)``; see `BatchRegularizer`.
 
         Args:
             x: samples, at least two over all ranks.
+            ranks: whose samples form the batch.
             projection: ``R``, ``(D, k)`` with orthonormal columns; by default from the schedule.
         """
-        return complete([self.reduction(x, projection=projection)], sync=self.sync)[0]
-
-    def reduction(self, x: Tensor, *, projection: Tensor | None = None) -> Reduction:
-        """Moments of the projected samples; see `BatchRegularizer`."""
-        n, dim = _checks.samples("x", x, minimum=1 if self.shared else 2).shape[-2:]
-        k = projection.shape[-1] if projection is not None else min(self.proj_dim, dim)
+        n, dim = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-2:]
+        k = projection.shape[-1] if projection is not None else min(self.proj_dim or dim, dim)
         limited = projection is None and n <= k  # this rank alone does not see k degrees of freedom
         if projection is None:
             projection = self.schedule(dim, k, dtype=x.dtype, device=x.device)
 
-        def finish(sums: list[Tensor]) -> Tensor:
+        def finish(sums: list[Tensor]) -> Measured:
             rank = (sums[0] - 1).clamp_max(k) if limited else None
-            return self.penalty(covariance(*sums, eps=self.eps), rank=rank).to(x.dtype)
+            value, statistics = self.penalty(covariance(*sums, eps=self.eps), rank=rank)
+            return Measured(value.to(x.dtype), statistics)
 
         return Reduction(moments(project(x, projection)), finish)
 
-    def penalty(self, cov: Tensor, *, rank: Tensor | None = None) -> Tensor:
-        """The hinges of a given covariance ``(..., k, k)``, or of its leading ``rank × rank`` block, as a scalar.
+    def penalty(self, cov: Tensor, *, rank: Tensor | None = None) -> Measured:
+        """The hinges of a given covariance ``(..., k, k)``, or of its leading ``rank × rank`` block.
 
         The leading block is the covariance under the first columns of ``R``. ``rank``, a scalar tensor, is known to the
         device alone where the batch is shared between ranks, so the block is a mask and not a slice.
@@ -115,81 +118,75 @@ class SpectralFloors(BatchRegularizer):
         if self.top_share is not None:
             statistics["top_share"] = top_eigenvalue(cov) / cov.diagonal(dim1=-2, dim2=-1).sum(-1)
             hinges.append(torch.relu(statistics["top_share"] - self.top_share))
-        self.statistics = {name: value.detach().mean() for name, value in statistics.items()}
-        return torch.stack(hinges).square().sum(0).mean()
+        value = torch.stack(hinges).square().sum(0).mean()
+        return Measured(value, {name: x.mean() for name, x in statistics.items()})
 
 
-class ProjectedLogDetFloor(SpectralFloors):
+class _Settings(TypedDict, total=False):
+    """What the floors with one hinge pass on to `SpectralFloors`."""
+
+    eps: float
+    refresh_every: int
+    seed: int
+    sync: bool
+    process_group: Group
+
+
+class _OneHinge(SpectralFloors):
+    _level: ClassVar[str]  # the constructor's name for the one hinge
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments and their values now, by name."""
+        return {name: getattr(self, name) for name in (self._level, "proj_dim", *_Settings.__annotations__)}
+
+
+class ProjectedLogDetFloor(_OneHinge):
     r"""``relu(ℓ_min − (1/k) log det C)²`` of the projected covariance [paper, eq. 36].
 
     Args:
         floor: ``ℓ_min``.
-        proj_dim: see `SpectralFloors`, as for the others.
-        eps: ridge of the covariance.
-        refresh_every: steps between projections.
-        seed: seed of the projections.
-        sync: see `BatchRegularizer`.
+        proj_dim: largest ``k``.
+        settings: ``eps``, ``refresh_every``, ``seed``, ``sync`` and ``process_group``; see `SpectralFloors`.
 
     Raises:
         ValueError: if an argument is out of its range.
     """
 
-    def __init__(
-        self,
-        floor: float = -1.5,
-        *,
-        proj_dim: int = 128,
-        eps: float = 1e-4,
-        refresh_every: int = 16,
-        seed: int = 0,
-        sync: bool = True,
-    ) -> None:
-        super().__init__(
-            log_det=_checks.finite("floor", floor),
-            proj_dim=proj_dim,
-            eps=eps,
-            refresh_every=refresh_every,
-            seed=seed,
-            sync=sync,
-        )
+    _level = "floor"
+
+    def __init__(self, floor: float = -1.5, *, proj_dim: int = 128, **settings: Unpack[_Settings]) -> None:
+        super().__init__(log_det=_checks.finite("floor", floor), proj_dim=proj_dim, **settings)
+
+    @property
+    def floor(self) -> float | None:
+        """``ℓ_min``."""
+        return self.log_det
 
 
-class TopEigenvalueCeiling(SpectralFloors):
+class TopEigenvalueCeiling(_OneHinge):
     r"""``relu(λ_max/tr(C) − a_max)²`` of the projected covariance [paper, appendix F.8].
 
     Args:
         ceiling: ``a_max``, between 0 and 1.
-        proj_dim: see `SpectralFloors`, as for the others.
-        eps: ridge of the covariance.
-        refresh_every: steps between projections.
-        seed: seed of the projections.
-        sync: see `BatchRegularizer`.
+        proj_dim: largest ``k``.
+        settings: ``eps``, ``refresh_every``, ``seed``, ``sync`` and ``process_group``; see `SpectralFloors`.
 
     Raises:
         ValueError: if an argument is out of its range.
     """
 
-    def __init__(
-        self,
-        ceiling: float = 0.35,
-        *,
-        proj_dim: int = 128,
-        eps: float = 1e-4,
-        refresh_every: int = 16,
-        seed: int = 0,
-        sync: bool = True,
-    ) -> None:
-        super().__init__(
-            top_share=_checks.fraction("ceiling", ceiling),
-            proj_dim=proj_dim,
-            eps=eps,
-            refresh_every=refresh_every,
-            seed=seed,
-            sync=sync,
-        )
+    _level = "ceiling"
+
+    def __init__(self, ceiling: float = 0.35, *, proj_dim: int = 128, **settings: Unpack[_Settings]) -> None:
+        super().__init__(top_share=_checks.fraction("ceiling", ceiling), proj_dim=proj_dim, **settings)
+
+    @property
+    def ceiling(self) -> float | None:
+        """``a_max``."""
+        return self.top_share
 
 
-class ParticipationRatioFloor(SpectralFloors):
+class ParticipationRatioFloor(_OneHinge):
     r"""``relu(r_min − PR/k)²``, of the projected or of the full covariance [paper, eqs. 37 and 38].
 
     The full one (``proj_dim=None``, ``k = min(D, N − 1)``, no ridge) reads ``tr(Σ)`` and ``tr(Σ²)`` off the smaller of
@@ -199,61 +196,48 @@ class ParticipationRatioFloor(SpectralFloors):
     Args:
         floor: ``r_min``, between 0 and 1.
         proj_dim: largest ``k``, or ``None`` for the full covariance.
-        eps: ridge of the projected covariance.
-        refresh_every: steps between projections.
-        seed: seed of the projections.
-        sync: see `BatchRegularizer`.
+        settings: ``eps``, ``refresh_every``, ``seed``, ``sync`` and ``process_group``; see `SpectralFloors`.
 
     Raises:
         ValueError: if an argument is out of its range.
     """
 
-    def __init__(
-        self,
-        floor: float = 0.12,
-        *,
-        proj_dim: int | None = 128,
-        eps: float = 1e-4,
-        refresh_every: int = 16,
-        seed: int = 0,
-        sync: bool = True,
-    ) -> None:
-        super().__init__(
-            participation=_checks.fraction("floor", floor),
-            proj_dim=1 if proj_dim is None else proj_dim,
-            eps=eps,
-            refresh_every=refresh_every,
-            seed=seed,
-            sync=sync,
-        )
-        self.floor = floor
-        if proj_dim is None:
-            self.proj_dim = None  # type: ignore[assignment]  # the base class is not asked to project then
+    _level = "floor"
 
-    def reduction(self, x: Tensor, *, projection: Tensor | None = None) -> Reduction:
+    def __init__(self, floor: float = 0.12, *, proj_dim: int | None = 128, **settings: Unpack[_Settings]) -> None:
+        limit = 1 if proj_dim is None else proj_dim
+        super().__init__(participation=_checks.fraction("floor", floor), proj_dim=limit, **settings)
+        self.proj_dim = proj_dim
+
+    @property
+    def floor(self) -> float | None:
+        """``r_min``."""
+        return self.participation
+
+    def reduction(self, x: Tensor, ranks: Ranks, *, projection: Tensor | None = None) -> Reduction:
         """Moments of the projected samples, or of the samples; see `BatchRegularizer`.
 
         Raises:
             ValueError: if ``projection`` is given and the floor is of the full covariance.
         """
         if self.proj_dim is not None:
-            return super().reduction(x, projection=projection)
+            return super().reduction(x, ranks, projection=projection)
         if projection is not None:
             raise ValueError("projection must be None for the floor of the full covariance (proj_dim=None)")
-        n, dim = _checks.samples("x", x, minimum=1 if self.shared else 2).shape[-2:]
-        if not self.shared:
+        n, dim = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-2:]
+        if not ranks.shared:
             centred = x - x.mean(-2, keepdim=True)
             gram = centred @ centred.mT if n < dim else centred.mT @ centred
             return Reduction([], lambda _: self._hinge(gram, min(dim, n - 1)))
 
-        def finish(sums: list[Tensor]) -> Tensor:
+        def finish(sums: list[Tensor]) -> Measured:
             return self._hinge(covariance(*sums).to(x.dtype), (sums[0] - 1).clamp_max(dim).to(x.dtype))
 
         return Reduction(moments(x), finish)
 
-    def _hinge(self, matrix: Tensor, k: Tensor | int) -> Tensor:
+    def _hinge(self, matrix: Tensor, k: Tensor | int) -> Measured:
         """The hinge of a covariance or Gram matrix: the ratio does not depend on their scale, a point has ratio 0."""
         square = matrix.square().sum((-2, -1)).clamp_min(torch.finfo(matrix.dtype).tiny)
         ratio = matrix.diagonal(dim1=-2, dim2=-1).sum(-1).square() / square / k
-        self.statistics = {"participation": ratio.detach().mean()}
-        return torch.relu(self.floor - ratio).square().mean()
+        assert self.participation is not None  # its only hinge
+        return Measured(torch.relu(self.participation - ratio).square().mean(), {"participation": ratio.mean()})

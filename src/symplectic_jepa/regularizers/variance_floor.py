@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.distributed import count, wide_dtype
-from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
+from symplectic_jepa.distributed import Ranks, count, wide_dtype
+from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
 
 
 class VarianceFloor(BatchRegularizer):
@@ -17,30 +17,32 @@ class VarianceFloor(BatchRegularizer):
         floor: ``σ_min``.
         eps: ``ε``, keeps the gradient of the root finite at zero variance.
         sync: see `BatchRegularizer`.
+        process_group: see `BatchRegularizer`.
 
     Raises:
         ValueError: if ``floor`` or ``eps`` is not positive and finite.
     """
 
-    def __init__(self, floor: float = 0.2, *, eps: float = 1e-4, sync: bool = True) -> None:
-        super().__init__(sync=sync)
+    def __init__(
+        self, floor: float = 0.2, *, eps: float = 1e-4, sync: bool = True, process_group: Group = None
+    ) -> None:
+        super().__init__(sync=sync, process_group=process_group)
         self.floor = _checks.finite("floor", floor, minimum=0.0, exclusive=True)
         self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
 
-    def reduction(self, x: Tensor) -> Reduction:
+    def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
         """Sums of ``N``, ``x`` and ``x²``; see `BatchRegularizer`."""
-        n = _checks.samples("x", x, minimum=1 if self.shared else 2).shape[-2]
+        n = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-2]
         # Each rank's variance is taken about its own mean, and only D numbers are combined in float64, so that a large
         # mean costs no digits.
         local_var, local_mean = torch.var_mean(x, -2, correction=0)
         local_mean = local_mean.to(wide_dtype(x))
         square = n * (local_var.to(wide_dtype(x)) + local_mean.square())
 
-        def finish(sums: list[Tensor]) -> Tensor:
+        def finish(sums: list[Tensor]) -> Measured:
             total, first, second = sums
             var = (second / total - (first / total).square()).clamp_min(0)
             std = (var + self.eps).sqrt().to(x.dtype)
-            self.statistics = {"std": std.detach().mean()}
-            return torch.relu(self.floor - std).square().mean()
+            return Measured(torch.relu(self.floor - std).square().mean(), {"std": std.mean()})
 
         return Reduction([count(n, x), n * local_mean, square], finish)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.distributed import count, wide_dtype
-from symplectic_jepa.regularizers._base import BatchRegularizer, Reduction
+from symplectic_jepa.distributed import Ranks, count, wide_dtype
+from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
 
 
 class VICReg(BatchRegularizer):
@@ -24,6 +24,7 @@ class VICReg(BatchRegularizer):
         floor: ``γ``, the standard deviation below which a coordinate is pushed.
         eps: ``ε``, keeps the gradient of the root finite at zero variance.
         sync: see `BatchRegularizer`.
+        process_group: see `BatchRegularizer`.
 
     Raises:
         ValueError: if a weight is negative, or ``floor`` or ``eps`` not positive.
@@ -37,27 +38,28 @@ class VICReg(BatchRegularizer):
         floor: float = 1.0,
         eps: float = 1e-4,
         sync: bool = True,
+        process_group: Group = None,
     ) -> None:
-        super().__init__(sync=sync)
+        super().__init__(sync=sync, process_group=process_group)
         self.variance = _checks.finite("variance", variance, minimum=0.0)
         self.covariance = _checks.finite("covariance", covariance, minimum=0.0)
         self.floor = _checks.finite("floor", floor, minimum=0.0, exclusive=True)
         self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
 
-    def reduction(self, x: Tensor) -> Reduction:
+    def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
         """Moments up to the second; see `BatchRegularizer`."""
-        n, dim = _checks.samples("x", x, minimum=1 if self.shared else 2).shape[-2:]
+        n, dim = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-2:]
         local, mean = centred(x)
         product = torch.addcmul((local.mT @ local).to(mean.dtype), mean.mT, mean, value=n)
 
-        def finish(sums: list[Tensor]) -> Tensor:
+        def finish(sums: list[Tensor]) -> Measured:
             total, first, second = sums
             cov = (second - first[..., :, None] * first[..., None, :] / total) / (total - 1)
             std = (cov.diagonal(dim1=-2, dim2=-1).clamp_min(0) + self.eps).sqrt()
             hinge = torch.relu(self.floor - std).mean()
             redundancy = off_diagonal(cov).square().sum((-2, -1)).mean() / dim
-            self.statistics = {"std": std.detach().mean(), "covariance": redundancy.detach()}
-            return (self.variance * hinge + self.covariance * redundancy).to(x.dtype)
+            value = (self.variance * hinge + self.covariance * redundancy).to(x.dtype)
+            return Measured(value, {"std": std.mean(), "covariance": redundancy})
 
         return Reduction([count(n, x), n * mean.squeeze(-2), product], finish)
 

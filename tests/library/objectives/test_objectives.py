@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-import symplectic_jepa as sj
 from symplectic_jepa import (
+    ControlledHamiltonian,
     EnergyBudget,
     Floors,
     HamiltonianPredictor,
@@ -13,6 +13,7 @@ from symplectic_jepa import (
     LeJEPAObjective,
     MeanPenalty,
     Penalty,
+    QuadraticHamiltonian,
     ResidualMLPPredictor,
     SeparableHamiltonian,
     SIGReg,
@@ -27,6 +28,8 @@ from symplectic_jepa import (
     sigreg_penalties,
     symplectic_euler,
 )
+from symplectic_jepa.objectives import Objective, PredictionLoss, mean_over_samples
+from symplectic_jepa.predictors import Predictor
 
 D = 4
 
@@ -50,13 +53,13 @@ def match_qp(predicted, target, w):
 
 @pytest.mark.parametrize(("match", "w", "formula"), [("q", 0.0, match_q), ("q", 0.2, match_q), ("qp", 0.0, match_qp)])
 @pytest.mark.parametrize("bidirectional", [True, False])
-@pytest.mark.parametrize("backward", ["reverse", "forward"])
-def test_prediction_loss_is_the_formula(match, w, formula, bidirectional, backward):
+@pytest.mark.parametrize("reverse_time", [True, False])
+def test_prediction_loss_is_the_formula(match, w, formula, bidirectional, reverse_time):
     phi, (a, b) = predictor(), states()
-    objective = HamJEPAObjective(phi, match=match, p_weight=w, bidirectional=bidirectional, backward=backward)
+    objective = HamJEPAObjective(phi, match=match, p_weight=w, bidirectional=bidirectional, reverse_time=reverse_time)
     expected = formula(phi(a), b, w)
     if bidirectional:
-        back = phi(b, direction=-1 if backward == "reverse" else 1)
+        back = phi(b, direction=-1 if reverse_time else 1)
         expected = 0.5 * (expected + formula(back, a, w))
     torch.testing.assert_close(objective.prediction_loss(a, b), expected)
     loss, terms = objective(torch.stack((a, b)))
@@ -101,8 +104,8 @@ def test_energy_consistency_is_added_in_each_direction():
 def test_total_is_the_weighted_sum_over_all_views_stacked():
     z, phi = states(views=3, batch=12), predictor()
     penalties = hamjepa_penalties(
-        q=Floors(std=2.0, log_det=3.0, participation=0.99, top_share=0.1, proj_dim=3),
-        p=Floors(std=2.5, log_det=2.0, participation=0.98, top_share=0.2, proj_dim=3),
+        q=Floors(energy=1.0, std=2.0, log_det=3.0, participation=0.99, top_share=0.1, proj_dim=3),
+        p=Floors(energy=1.0, std=2.5, log_det=2.0, participation=0.98, top_share=0.2, proj_dim=3),
         budget=0.2, variance=0.5, spectrum=0.7, mean=0.05, seed=3,
     )  # fmt: skip
     objective = HamJEPAObjective(phi, p_weight=0.2, penalties=penalties)
@@ -117,9 +120,11 @@ def test_total_is_the_weighted_sum_over_all_views_stacked():
     loss, terms = objective(z)
     torch.testing.assert_close(loss, expected)
     weights = {name: penalty.weight for name, penalty in objective.penalties.items()} | {"prediction": 1.0}
-    torch.testing.assert_close(sum(weights[k] * v for k, v in terms.items()), loss.detach())
+    torch.testing.assert_close(sum(w * terms[k] for k, w in weights.items()), loss.detach())
     assert not any(v.requires_grad for v in terms.values())
-    assert {"spectrum_q/log_det", "budget_p/energy"} < set(objective.statistics())
+    torch.testing.assert_close(terms["budget_p/energy"], p.square().mean())
+    assert torch.equal(terms["spectrum_q/log_det"], floors_q.eval().measure(q).statistics["log_det"])
+    assert objective.penalties["budget_q"](z) == terms["budget_q"]
 
 
 def test_regularizer_scale_multiplies_every_penalty_but_not_the_prediction():
@@ -150,7 +155,7 @@ def test_lejepa_is_the_formula(convention, views):
 def test_objectives_are_float32_under_autocast():
     z = torch.randn(2, 16, 2 * D).bfloat16()
     make = lambda: HamJEPAObjective(  # noqa: E731
-        HamiltonianPredictor(SeparableHamiltonian(D)), penalties=hamjepa_penalties(q=Floors(), p=Floors())
+        HamiltonianPredictor(SeparableHamiltonian(D)), penalties=hamjepa_penalties()
     )
     torch.manual_seed(3)
     first = make()
@@ -178,7 +183,7 @@ def test_the_mlp_ablation_differs_in_the_map_only():
     h = hamjepa_cifar100(HamiltonianPredictor(SeparableHamiltonian(D)))
     m = hamjepa_cifar100(ResidualMLPPredictor(D))
     assert repr(h.penalties) == repr(m.penalties)
-    assert h.extra_repr() == m.extra_repr()
+    assert h.prediction.extra_repr() == m.prediction.extra_repr()
 
 
 def described(objective):
@@ -189,15 +194,15 @@ def described(objective):
 
 
 @pytest.mark.parametrize(
-    ("preset", "match", "p_weight", "backward", "weights", "q", "p"),
+    ("preset", "match", "p_weight", "reverse_time", "weights", "q", "p"),
     [
-        (hamjepa_cifar100, "q", 0.2, "reverse", (0.2, 0.5, 0.5, 0.05), (-1.5, 0.12, 0.35), (-1.5, 0.16, 0.30)),
-        (hamjepa_imagenet100, "qp", 0.0, "forward", (0.2, 1.0, 1.0, 0.05), (-1.2, 0.25, 0.10), (-1.2, 0.25, 0.10)),
+        (hamjepa_cifar100, "q", 0.2, True, (0.2, 0.5, 0.5, 0.05), (-1.5, 0.12, 0.35), (-1.5, 0.16, 0.30)),
+        (hamjepa_imagenet100, "qp", 0.0, False, (0.2, 1.0, 1.0, 0.05), (-1.2, 0.25, 0.10), (-1.2, 0.25, 0.10)),
     ],
 )
-def test_hamjepa_presets_are_the_papers_table(preset, match, p_weight, backward, weights, q, p):
+def test_hamjepa_presets_are_the_papers_table(preset, match, p_weight, reverse_time, weights, q, p):
     objective = preset(predictor())
-    assert (objective.match, objective.p_weight, objective.backward) == (match, p_weight, backward)
+    assert (objective.match, objective.p_weight, objective.reverse_time) == (match, p_weight, reverse_time)
     assert (objective.bidirectional, objective.detach_target, objective.energy_weight) == (True, True, 0.0)
     terms = described(objective)
     budget, variance, spectrum, mean = weights
@@ -237,7 +242,6 @@ def test_bad_arguments_are_named():
     for call, error, message in (
         (lambda: HamJEPAObjective(phi, match="p"), ValueError, "match must be one of 'q', 'qp', got 'p'"),
         (lambda: HamJEPAObjective(phi, match="qp", p_weight=0.1), ValueError, "p_weight must be 0 with match='qp'"),
-        (lambda: HamJEPAObjective(phi, backward="both"), ValueError, "backward must be one of"),
         (lambda: HamJEPAObjective(learned), ValueError, "learn_dt=True: dt -> 0 minimises the matching loss"),
         (lambda: Penalty("mmd"), TypeError, "regularizer must be a module or a function, got str"),
         (lambda: HamJEPAObjective(phi, penalties={"prediction": Penalty(EnergyBudget())}), ValueError, "'prediction'"),
@@ -256,10 +260,170 @@ def test_bad_arguments_are_named():
             call()
 
 
+# What a user extends
+
+
+class TwoMatrices(Predictor):
+    """A linear map for each direction, and no step size."""
+
+    def __init__(self, control_dim=0):
+        super().__init__()
+        self.ahead, self.back = (nn.Linear(2 * D + control_dim, 2 * D, dtype=torch.float64) for _ in range(2))
+
+    def flow(self, q, p, *, direction=1, control=None):
+        if direction not in (1, -1):
+            return self.each_direction(q, p, direction=direction, control=control)
+        layer = self.ahead if direction == 1 else self.back
+        return layer(torch.cat((q, p, *([] if control is None else [control])), -1)).chunk(2, -1)
+
+
+@pytest.mark.parametrize("reverse_time", [True, False])
+def test_any_map_is_a_predictor(reverse_time):
+    phi, (a, b) = TwoMatrices(), states()
+    loss, _ = HamJEPAObjective(phi, match="qp", reverse_time=reverse_time)(torch.stack((a, b)))
+    back = phi.back if reverse_time else phi.ahead
+    expected = 0.5 * ((phi.ahead(a) - b).square().mean() + (back(b) - a).square().mean())
+    torch.testing.assert_close(loss, expected)
+    got, wanted = (torch.autograd.grad(x, back.weight, retain_graph=True)[0] for x in (loss, expected))
+    torch.testing.assert_close(got, wanted)
+    with pytest.raises(TypeError, match="abstract"):
+        Predictor()
+
+
+@pytest.mark.parametrize("per_view", [False, True])
+def test_any_map_may_take_a_control(per_view):
+    phi, (a, b) = TwoMatrices(control_dim=3), states()
+    u = torch.randn(*([2] if per_view else []), 10, 3, dtype=torch.float64)
+    u_a, u_b = u if per_view else (u, u)
+    expected = 0.5 * ((phi.ahead(torch.cat((a, u_a), -1)) - b).square().mean() + (
+        phi.back(torch.cat((b, u_b), -1)) - a).square().mean())  # fmt: skip
+    torch.testing.assert_close(HamJEPAObjective(phi, match="qp")(torch.stack((a, b)), u).loss, expected)
+
+
+@pytest.mark.parametrize("integrator", [leapfrog, symplectic_euler])
+def test_a_control_trains_the_input_matrix(integrator):
+    """One step of the textbook, ``p ← p + h(−q + Bu)`` before (Euler) or around the drift (leapfrog)."""
+    a, b = states()
+    u = torch.randn(10, 3, dtype=torch.float64)
+    matrix = nn.Parameter(torch.randn(D, 3, dtype=torch.float64))
+    system = ControlledHamiltonian(QuadraticHamiltonian(D), matrix)
+    phi = HamiltonianPredictor(system, dt=0.1, steps=1, integrator=integrator)
+    objective = HamJEPAObjective(phi, match="qp", energy_weight=0.5)
+    (got,) = torch.autograd.grad(objective(torch.stack((a, b)), u).loss, matrix)
+
+    def step(z, h):
+        q, p = z.chunk(2, -1)
+        force = lambda q: u @ matrix.T - q  # noqa: E731
+        if integrator is leapfrog:
+            p = p + 0.5 * h * force(q)
+            q = q + h * p
+            return torch.cat((q, p + 0.5 * h * force(q)), -1)
+        if h > 0:
+            p = p + h * force(q)
+            return torch.cat((q + h * p, p), -1)
+        q = q + h * p  # the inverse of the step above
+        return torch.cat((q, p + h * force(q)), -1)
+
+    def energy(z):
+        q = z[..., :D]
+        return 0.5 * z.square().sum(-1) - (q * (u @ matrix.T)).sum(-1)
+
+    def loss(z, target, h):
+        end = step(z, h)
+        return (end - target).square().mean() + 0.5 * (energy(end) - energy(z).detach()).square().mean()
+
+    (expected,) = torch.autograd.grad(0.5 * (loss(a, b, 0.1) + loss(b, a, -0.1)), matrix)
+    assert expected.abs().min() > 0
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(objective.prediction_loss(a, b, control=u), 0.5 * (loss(a, b, 0.1) + loss(b, a, -0.1)))
+
+
+def test_a_missing_or_useless_control_is_refused():
+    z, u = states(), torch.randn(10, 3, dtype=torch.float64)
+    system = ControlledHamiltonian(QuadraticHamiltonian(D), torch.randn(D, 3, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"control must be given .* input matrix get no gradient"):
+        HamJEPAObjective(HamiltonianPredictor(system))(z)
+    for objective in (HamJEPAObjective(predictor()), HamJEPAObjective(ResidualMLPPredictor(D)), sigreg_baseline()):
+        with pytest.raises(TypeError, match="control (needs a Controlled|must be None)"):
+            objective(z, u)
+
+
+def test_an_objective_of_ones_own_prediction_loss():
+    class Distance(PredictionLoss):
+        views = 2
+
+        def reduction(self, parts, control):
+            return mean_over_samples(self.scale * (parts["z"][0] - parts["z"][1]).square().mean(-1))
+
+    z, prediction = states(), Distance()
+    prediction.scale = 3.0
+    objective = Objective(
+        prediction, {"budget": Penalty(EnergyBudget(2.0), on="q", weight=0.5)}, prediction_weight=0.25
+    )
+    loss, terms = objective(z)
+    torch.testing.assert_close(terms["prediction"], 3 * (z[0] - z[1]).square().mean())
+    budget = (z[..., :D].square().mean() - 2).square()
+    torch.testing.assert_close(loss, 0.25 * terms["prediction"] + 0.5 * budget)
+    with pytest.raises(ValueError, match=r"\(V >= 2, B, D\)"):
+        objective(z[:1])
+    with pytest.raises(TypeError, match="prediction must be a PredictionLoss, got Linear"):
+        Objective(nn.Linear(2, 2))
+
+
+def test_settings_of_the_prediction_are_read_and_set_on_the_objective():
+    z, objective = states(), hamjepa_cifar100(predictor())
+    other = ResidualMLPPredictor(D).double()
+    objective.predictor, objective.match, objective.p_weight = other, "qp", 0.0
+    assert objective.prediction.predictor is other
+    assert sum(m is other for m in objective.modules()) == 1
+    torch.testing.assert_close(
+        objective(z).terms["prediction"], HamJEPAObjective(other, match="qp").prediction_loss(*z)
+    )
+
+
+def test_the_residual_scale_reaches_the_energy_wherever_it_is():
+    z, inner = states(), SeparableHamiltonian(D, hidden_dim=8, residual_scale=0.5).double()
+    system = ControlledHamiltonian(inner, torch.ones(D, 1, dtype=torch.float64))
+    for hamiltonian in (inner, system):
+        objective = HamJEPAObjective(HamiltonianPredictor(hamiltonian))
+        objective.set_residual_scale(0.25)
+        assert inner.residual_scale == 0.25
+        objective.set_residual_scale(0.5)
+    for objective in (HamJEPAObjective(ResidualMLPPredictor(D).double()), LeJEPAObjective()):
+        before = objective(z).loss
+        objective.set_residual_scale(0.25)  # there is nothing to scale
+        assert torch.equal(objective(z).loss, before)
+    with pytest.raises(ValueError, match="scale must be a finite number"):
+        objective.set_residual_scale(float("nan"))
+
+
+def test_weights_from_before_the_prediction_was_a_module_still_load():
+    first, second = hamjepa_cifar100(predictor()), hamjepa_cifar100(predictor())
+    model, other = nn.ModuleDict({"objective": first}), nn.ModuleDict({"objective": second})
+    old = {key.replace("prediction.predictor", "predictor"): x for key, x in model.state_dict().items()}
+    assert old.keys() != model.state_dict().keys()
+    other.load_state_dict(old)
+    weights = zip(first.parameters(), second.parameters(), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in weights)
+
+
+def test_a_penalty_that_is_no_scalar_is_refused():
+    objective = HamJEPAObjective(predictor(), penalties={"bad": Penalty(lambda x: x.square().mean(0))})
+    with pytest.raises(ValueError, match=r"must be a scalar tensor, got shape \(8,\)"):
+        objective(states())
+
+
 @pytest.mark.parametrize("sync", [True, False])
-def test_presets_keep_statistics_local_when_asked(sync):
-    predictor = sj.HamiltonianPredictor(sj.SeparableHamiltonian(4))
-    objectives = [preset(predictor, sync=sync) for preset in (sj.hamjepa_cifar100, sj.hamjepa_imagenet100)]
-    objectives += [sj.sigreg_baseline(sync=sync)]
+def test_an_objective_leaves_its_regularizers_alone(sync):
+    regularizer = EnergyBudget()
+    phi = predictor()
+    objectives = [preset(phi, sync=sync) for preset in (hamjepa_cifar100, hamjepa_imagenet100)]
+    objectives += [sigreg_baseline(sync=sync), HamJEPAObjective(phi, penalties={"a": Penalty(regularizer)}, sync=sync)]
     for objective in objectives:
-        assert {objective.sync, *(p.regularizer.sync for p in objective.penalties.values())} == {sync}
+        assert objective.sync == sync
+        assert all(penalty.regularizer.sync for penalty in objective.penalties.values())
+    with pytest.raises(AttributeError):
+        regularizer.sync = False
+    for bad in ("default", 0):
+        with pytest.raises(TypeError, match="process_group must be a ProcessGroup"):
+            EnergyBudget(process_group=bad)

@@ -1,0 +1,214 @@
+"""What the objectives share: a prediction loss, penalties, and one collective for all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+
+from torch import Tensor, nn
+
+from symplectic_jepa import _checks
+from symplectic_jepa._precision import ExactBuffers, exact_scalar, full_precision
+from symplectic_jepa.distributed import Ranked, Ranks, count
+from symplectic_jepa.objectives.penalty import Penalty, StateParts
+from symplectic_jepa.pretrained import Pretrained
+from symplectic_jepa.regularizers import Measured, Reduction, reduce_all
+from symplectic_jepa.regularizers._base import Group
+
+T = TypeVar("T")
+
+
+class ObjectiveOutput(NamedTuple):
+    """A loss to call ``backward`` on, and what it is made of, detached and on the device, for logging.
+
+    The terms are ``"prediction"``, every penalty's unweighted value by its name, and the statistics behind them as
+    ``"penalty/statistic"``.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+class PredictionLoss(Pretrained, nn.Module, ABC):
+    """How well the views' states predict each other; an `Objective` adds the penalties [paper, eq. 30].
+
+    Examples:
+        >>> import torch
+        >>> from symplectic_jepa import MeanPenalty, Penalty
+        >>> from symplectic_jepa.objectives import Objective
+        >>> class Distance(PredictionLoss):
+        ...     views = 2
+        ...     def reduction(self, parts, control):
+        ...         first, second = parts["z"][:2]
+        ...         return mean_over_samples((first - second).square().mean(-1))
+        >>> objective = Objective(Distance(), {"mean": Penalty(MeanPenalty())})
+        >>> loss, terms = objective(torch.randn(2, 16, 8))
+        >>> sorted(terms)
+        ['mean', 'mean/mean_square', 'prediction']
+    """
+
+    @property
+    @abstractmethod
+    def views(self) -> int:
+        """Number of views that it needs, the leading ones of those given; a plain class attribute will do."""
+
+    @abstractmethod
+    def reduction(self, parts: StateParts, control: Tensor | None) -> Reduction:
+        """The loss of states ``(V ≥ views, B, D)`` as local sums, and what follows from those over all ranks.
+
+        Args:
+            parts: the states by name: ``parts["z"]``, ``(V, B, D)``, and ``parts["q"]``, ``parts["p"]``, their halves.
+            control: what the objective was given; refuse it with a TypeError if there is no use for it.
+
+        Returns:
+            See `BatchRegularizer`; for a mean over samples, `mean_over_samples`.
+        """
+
+
+class Setting(Generic[T]):
+    """An attribute of an objective that is one of its prediction loss: read there, and set there."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, objective: Objective, owner: type | None = None) -> T:
+        return cast(T, self if objective is None else getattr(objective.prediction, self.name))
+
+    def __set__(self, objective: Objective, value: T) -> None:
+        setattr(objective.prediction, self.name, value)
+
+
+class Objective(Ranked, Pretrained, ExactBuffers):
+    """``L = w · L_pred + scale · Σ weight · penalty`` over states ``(V, B, D)`` [paper, eq. 30].
+
+    ``regularizer_scale`` is a buffer (1 unless `set_regularizer_scale` is called), so that a warm-up of all penalties
+    neither recompiles nor breaks a captured graph. The loss is that of the global batch when ``torch.distributed`` is
+    initialised, equal on every rank, from one collective (and a small one for each `MMD`, of its numbers of rows); its
+    gradients are exact under `DistributedDataParallel`. Everything runs in float32 or better.
+
+    Args:
+        prediction: the prediction loss.
+        penalties: named penalties, or ``None`` for the bare prediction loss.
+        prediction_weight: ``w``.
+        sync: statistics of the global batch when ``torch.distributed`` is initialised; ``False``: of the local one.
+        process_group: the ranks that share the batch, as a process group or a one-dimensional device mesh; by default
+            all of them. This and ``sync`` count for every penalty too, instead of its regularizer's own.
+
+    Raises:
+        TypeError: if ``prediction`` is not a `PredictionLoss`, or a penalty not a `Penalty`.
+        ValueError: if a penalty is named ``"prediction"``, or the weight is negative.
+    """
+
+    _exact = ("regularizer_scale",)
+    regularizer_scale: Tensor
+    prediction: PredictionLoss
+
+    if TYPE_CHECKING:
+        __call__: Callable[..., ObjectiveOutput]
+
+    def __init__(
+        self,
+        prediction: PredictionLoss,
+        penalties: Mapping[str, Penalty] | None = None,
+        *,
+        prediction_weight: float = 1.0,
+        sync: bool = True,
+        process_group: Group = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(prediction, PredictionLoss):
+            raise TypeError(f"prediction must be a PredictionLoss, got {type(prediction).__name__}")
+        for name, penalty in (penalties or {}).items():
+            if not isinstance(penalty, Penalty):
+                raise TypeError(f"penalties[{name!r}] must be a Penalty, got {type(penalty).__name__}")
+        if "prediction" in (penalties or {}):
+            raise ValueError("penalties must not use the name 'prediction', that of the prediction loss in the terms")
+        self.ranks = Ranks.of(sync, process_group)
+        self.penalties = nn.ModuleDict(penalties)
+        self.prediction = prediction
+        self.prediction_weight = _checks.finite("prediction_weight", prediction_weight, minimum=0.0)
+        self.register_buffer("regularizer_scale", exact_scalar(1.0))
+
+    @full_precision
+    def forward(self, states: Tensor, control: Tensor | None = None) -> ObjectiveOutput:
+        """Loss of states ``(V, B, D)``.
+
+        Args:
+            states: the views' states, those that are predicted first.
+            control: the input of a prediction that takes one, ``(B, m)``.
+
+        Returns:
+            ``(loss, terms)``, see `ObjectiveOutput`.
+
+        Raises:
+            ValueError: if ``states`` has another shape or too few views, or a ``control`` is needed.
+            TypeError: if ``states`` is not floating, or a ``control`` is given to a prediction without an input.
+        """
+        parts = StateParts(check_states(states, views=self.prediction.views))
+        named = dict(self._named_penalties())
+        predicted, *measured = reduce_all(
+            [
+                self.prediction.reduction(parts, control),
+                *(penalty.reduction(parts, self.ranks) for penalty in named.values()),
+            ],
+            self.ranks,
+        )
+        # Not 1 · predicted: inductor would drop the product, and return the detached term in the loss's place.
+        loss = predicted.value if self.prediction_weight == 1 else self.prediction_weight * predicted.value
+        for penalty, (value, _) in zip(named.values(), measured, strict=True):
+            loss = loss + (penalty.weight * self.regularizer_scale.to(value.dtype)) * value
+        results = dict(zip(("prediction", *named), (predicted, *measured), strict=True))
+        terms = {name: value.detach() for name, (value, _) in results.items()}
+        terms |= {f"{name}/{key}": x for name, (_, statistics) in results.items() for key, x in statistics.items()}
+        return ObjectiveOutput(loss, terms)
+
+    def set_regularizer_scale(self, scale: float) -> None:
+        """Set the factor of all penalties in place, without a host synchronisation.
+
+        Raises:
+            ValueError: if ``scale`` is negative or not finite.
+        """
+        self.regularizer_scale.fill_(_checks.finite("scale", scale, minimum=0.0))
+
+    def set_residual_scale(self, scale: float) -> None:
+        """Set the scale of the learned part of the energy in place, without a host synchronisation.
+
+        It reaches every module of the prediction loss that has such a method, `SeparableHamiltonian` and
+        `GeneralHamiltonian` among them. Where there is none, nothing happens: one training loop serves every predictor.
+
+        Raises:
+            ValueError: if ``scale`` is not finite.
+        """
+        _checks.finite("scale", scale)
+        for module in self.prediction.modules():
+            setter: Any = getattr(module, "set_residual_scale", None)
+            if setter is not None:
+                setter(scale)
+
+    def _named_penalties(self) -> Iterator[tuple[str, Penalty]]:
+        for name, penalty in self.penalties.items():
+            assert isinstance(penalty, Penalty)
+            yield name, penalty
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(getattr(type(self), name, None), Setting):  # a module would be registered here otherwise
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+def mean_over_samples(losses: Tensor) -> Reduction:
+    """The mean of per-sample losses ``(...)`` over the global batch."""
+
+    def finish(sums: list[Tensor]) -> Measured:
+        return Measured(sums[1] / sums[0].to(losses.dtype), {})
+
+    return Reduction([count(losses.numel(), losses), losses.sum()], finish)
+
+
+def check_states(states: Tensor, *, views: int) -> Tensor:
+    """Return ``states`` if they are ``(V, B, D)`` with at least ``views`` views."""
+    if states.ndim != 3 or states.shape[0] < views:
+        raise ValueError(f"states must have shape (V >= {views}, B, D), got {tuple(states.shape)}")
+    return _checks.samples("states", states)

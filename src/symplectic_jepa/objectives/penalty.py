@@ -1,0 +1,96 @@
+"""Which regularizer acts on which part of the states, with which weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor, nn
+
+from symplectic_jepa import _checks
+from symplectic_jepa.distributed import Ranks
+from symplectic_jepa.pretrained import Pretrained
+from symplectic_jepa.regularizers import BatchRegularizer, Measured, Reduction, reduce_all
+from symplectic_jepa.state import split_state
+
+Part = Literal["q", "p", "z"]
+Views = Literal["stacked", "separate"]
+
+
+class StateParts:
+    """``parts["z"]``, ``parts["q"]`` and ``parts["p"]`` of states ``(V, B, D)``.
+
+    The halves are split off once, when first asked for: the gradient of every split is as large as the states.
+    """
+
+    def __init__(self, states: Tensor) -> None:
+        self._parts = {"z": states}
+
+    def __getitem__(self, part: Part) -> Tensor:
+        if part not in self._parts:
+            self._parts["q"], self._parts["p"] = split_state(self._parts["z"])
+        return self._parts[part]
+
+
+class Penalty(Pretrained, nn.Module):
+    """A regularizer, the part of the state that it reads, and its weight [paper, eq. 30].
+
+    Args:
+        regularizer: any module or function ``(..., N, D) → scalar``.
+        on: ``"q"``, ``"p"`` or ``"z"`` (the whole state).
+        weight: its factor in the objective.
+        views: ``"stacked"`` treats all views as one sample of ``V · B`` rows, ``"separate"`` averages over views.
+
+    Raises:
+        TypeError: if ``regularizer`` cannot be called.
+        ValueError: for an unknown ``on`` or ``views``, or a negative weight.
+    """
+
+    if TYPE_CHECKING:
+        __call__: Callable[..., Tensor]
+
+    def __init__(
+        self,
+        regularizer: nn.Module | Callable[[Tensor], Tensor],
+        *,
+        on: Part = "z",
+        weight: float = 1.0,
+        views: Views = "stacked",
+    ) -> None:
+        super().__init__()
+        if not callable(regularizer):
+            raise TypeError(f"regularizer must be a module or a function, got {type(regularizer).__name__}")
+        self.regularizer = regularizer
+        self.on = _checks.one_of("on", on, ("q", "p", "z"))
+        self.weight = _checks.finite("weight", weight, minimum=0.0)
+        self.views = _checks.one_of("views", views, ("stacked", "separate"))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """The unweighted penalty of states ``(V, B, D)``, a scalar."""
+        return self.measure(states).value
+
+    def measure(self, states: Tensor) -> Measured:
+        """The unweighted penalty of states ``(V, B, D)`` and the statistics behind it, these detached."""
+        samples = self._samples(StateParts(states))
+        if isinstance(self.regularizer, BatchRegularizer):
+            return self.regularizer.measure(samples)
+        return reduce_all([self._local(samples)], Ranks(sync=False))[0]
+
+    def reduction(self, parts: StateParts, ranks: Ranks) -> Reduction:
+        """The penalty in two halves, for one collective in a whole objective; see `BatchRegularizer`."""
+        samples = self._samples(parts)
+        if isinstance(self.regularizer, BatchRegularizer):
+            return self.regularizer.reduction(samples, ranks)
+        return self._local(samples)
+
+    def _samples(self, parts: StateParts) -> Tensor:
+        part = parts[self.on]
+        return part.flatten(0, -2) if self.views == "stacked" else part
+
+    def _local(self, samples: Tensor) -> Reduction:
+        value: Tensor = self.regularizer(samples)
+        return Reduction([], lambda _: Measured(value, {}))
+
+    def extra_repr(self) -> str:
+        """The settings, for ``print``."""
+        return f"on={self.on!r}, weight={self.weight:g}, views={self.views!r}"

@@ -1,0 +1,99 @@
+"""Predictors that take steps of a given size."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from symplectic_jepa import _checks
+from symplectic_jepa._precision import at_full_precision
+from symplectic_jepa.predictors._base import Direction, Predictor, check_direction
+
+
+class SteppedPredictor(Predictor):
+    """``ẑ = Φ_{±h}^S(z)``: ``S`` steps of size ``h``; subclasses implement `roll_out` [paper, eq. 28].
+
+    Args:
+        dt: step size ``h > 0``; the direction carries the sign.
+        steps: number of steps ``S``.
+        learn_dt: learn ``h = softplus(θ)``, starting at ``dt``. Not for a JEPA matching loss, which ``h → 0``
+            minimises (`HamJEPAObjective` refuses it); for fitting observed trajectories.
+
+    Raises:
+        ValueError: if ``dt`` is not positive and finite, or ``steps < 1``.
+    """
+
+    def __init__(self, *, dt: float, steps: int, learn_dt: bool = False) -> None:
+        super().__init__()
+        self._dt = _checks.finite("dt", dt, minimum=0.0, exclusive=True)
+        self.steps = _checks.positive_int("steps", steps)
+        # softplus⁻¹(h) = log(eʰ − 1)
+        self.raw_dt = nn.Parameter(torch.tensor(math.log(math.expm1(dt)))) if learn_dt else None
+
+    @property
+    def dt(self) -> float | Tensor:
+        """The step size: a float, or a scalar tensor when it is learned."""
+        return self._dt if self.raw_dt is None else F.softplus(self.raw_dt)
+
+    @property
+    def learn_dt(self) -> bool:
+        """Whether the step size is a parameter."""
+        return self.raw_dt is not None
+
+    @property
+    def dt_per_state(self) -> bool:
+        """Whether `roll_out` also takes one step size per state: both directions in one call."""
+        return False
+
+    @abstractmethod
+    def roll_out(
+        self, q: Tensor, p: Tensor, *, dt: float | Tensor, control: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """``steps`` steps of the signed size ``dt``, in float32 or better: ``(..., d)`` twice to ``(..., d)`` twice.
+
+        ``dt`` is a float, a scalar tensor where it is learned, or ``(n, 1, …, 1)`` where `dt_per_state`.
+        """
+
+    def flow(
+        self, q: Tensor, p: Tensor, *, direction: Direction = 1, control: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Take the steps, forward or in reverse time: ``(..., d)`` twice to ``(..., d)`` twice; see `Predictor`.
+
+        Raises:
+            ValueError: if ``direction`` is neither 1, −1, nor one of them for every index of the first dimension.
+            TypeError: if a state is not floating, or a ``control`` is given to a map that takes none.
+        """
+        signs = check_direction(direction, q)
+        if not isinstance(signs, int) and not self.dt_per_state:
+            return self.each_direction(q, p, direction=signs, control=control)
+
+        def roll_out(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+            return self.roll_out(q, p, dt=self._signed_dt(signs, q), control=control)
+
+        q, p = at_full_precision(roll_out, q, p)
+        return q, p
+
+    def check_matching(self) -> None:
+        """Refuse a learned step size, which a matching loss drives to 0.
+
+        Raises:
+            ValueError: if the step size is learned.
+        """
+        if self.learn_dt:
+            raise ValueError("predictor must have a fixed dt, got learn_dt=True: dt -> 0 minimises the matching loss")
+
+    def _signed_dt(self, signs: int | tuple[int, ...], like: Tensor) -> float | Tensor:
+        dt = self.dt
+        if isinstance(signs, int):
+            return signs * dt
+        # Filled on the device: a tensor made of Python numbers would be copied there, which no CUDA graph can hold.
+        signed = [like.new_full((), s * dt) if isinstance(dt, float) else (s * dt).to(like.dtype) for s in signs]
+        return torch.stack(signed).reshape(-1, *(1 for _ in like.shape[1:]))
+
+    def extra_repr(self) -> str:
+        """The settings, for ``print``."""
+        return f"dt={self._dt:g}, steps={self.steps}, learn_dt={self.learn_dt}"
