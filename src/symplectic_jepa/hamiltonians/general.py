@@ -73,7 +73,3 @@ class GeneralHamiltonian(MLPHamiltonian):
         if q.shape != p.shape:
             raise ValueError(f"q and p must have the same shape, got {tuple(q.shape)} and {tuple(p.shape)}")
         return torch.cat((q, p), dim=-1)
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return f"dim={self.dim}, activation={self.activation!r}"

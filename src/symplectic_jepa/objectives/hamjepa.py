@@ -159,10 +159,3 @@ class HamJEPAObjective(PenalizedObjective):
         assert isinstance(self.predictor, HamiltonianPredictor)  # checked in __init__
         energy: Tensor = self.predictor.hamiltonian(q, p)
         return energy
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return (
-            f"match={self.match!r}, p_weight={self.p_weight:g}, bidirectional={self.bidirectional}, "
-            f"backward={self.backward!r}, energy_weight={self.energy_weight:g}, detach_target={self.detach_target}"
-        )

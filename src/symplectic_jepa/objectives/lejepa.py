@@ -77,7 +77,3 @@ class LeJEPAObjective(PenalizedObjective):
     def _prediction(self, states: Tensor) -> Reduction:
         centre = states[: self.global_views].mean(0)
         return mean_over_samples(0.5 * (states - centre).square().mean(-1))
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return f"global_views={self.global_views}, convention={self.convention!r}"

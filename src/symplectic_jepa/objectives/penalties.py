@@ -76,10 +76,6 @@ class Penalty(Pretrained, nn.Module):
         """What the regularizer measured last; empty if it does not say."""
         return getattr(self.regularizer, "statistics", {})
 
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return f"on={self.on!r}, weight={self.weight:g}, views={self.views!r}"
-
 
 class ObjectiveOutput(NamedTuple):
     """A loss to call ``backward`` on, and its unweighted terms (detached, on the device) by name, for logging."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,15 @@ class Predictor(Pretrained, nn.Module):
         self.raw_dt = nn.Parameter(torch.tensor(math.log(math.expm1(dt)))) if learn_dt else None
 
     @property
+    def learn_dt(self) -> bool:
+        """Whether the step size is learned."""
+        return self.raw_dt is not None
+
+    def config(self) -> dict[str, Any]:
+        """See `Pretrained.config`; ``dt`` is the one that a learned step size started from."""
+        return {key: self._dt if key == "dt" else value for key, value in super().config().items()}
+
+    @property
     def mixes_directions(self) -> bool:
         """Whether ``direction`` may be a tensor, some states forward in time and some in reverse in one call."""
         return False
@@ -60,7 +70,3 @@ class Predictor(Pretrained, nn.Module):
         if isinstance(direction, Tensor) or direction not in (1, -1):
             raise ValueError(f"direction must be 1 (forward time) or -1 (reverse time), got {direction!r}")
         return direction * self.dt
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return f"dt={self._dt:g}, steps={self.steps}, learn_dt={self.raw_dt is not None}"

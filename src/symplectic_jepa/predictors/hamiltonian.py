@@ -52,14 +52,12 @@ class HamiltonianPredictor(Predictor):
             raise TypeError(f"integrator must be a function like leapfrog, got {integrator!r}")
         self.hamiltonian = hamiltonian
         self.integrator = integrator
-        self._options: dict[str, Any] = {}
-        if _checks.one_of("gradient", gradient, GRADIENTS) == "reversible":
-            if "gradient" not in inspect.signature(integrator).parameters:
-                raise ValueError(
-                    f"gradient must be 'stored' for an integrator without a reversible one, got 'reversible' with "
-                    f"{getattr(integrator, '__name__', integrator)}"
-                )
-            self._options["gradient"] = gradient
+        self.gradient = _checks.one_of("gradient", gradient, GRADIENTS)
+        if gradient == "reversible" and "gradient" not in inspect.signature(integrator).parameters:
+            raise ValueError(
+                f"gradient must be 'stored' for an integrator without a reversible one, got 'reversible' with "
+                f"{getattr(integrator, '__name__', integrator)}"
+            )
 
     @property
     def mixes_directions(self) -> bool:
@@ -90,9 +88,10 @@ class HamiltonianPredictor(Predictor):
             if not isinstance(hamiltonian, ControlledHamiltonian):
                 raise TypeError(f"control needs a ControlledHamiltonian, got {type(hamiltonian).__name__}")
             hamiltonian = hamiltonian.with_control(control)
+        options: dict[str, Any] = {} if self.gradient == "stored" else {"gradient": self.gradient}
 
         def integrate(q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
             h = self._signed_dt(direction, q)
-            return self.integrator(hamiltonian, q, p, dt=h, steps=self.steps, **self._options)
+            return self.integrator(hamiltonian, q, p, dt=h, steps=self.steps, **options)
 
         return at_full_precision(integrate, q, p)

@@ -43,12 +43,23 @@ class ResidualMLPPredictor(Predictor):
         super().__init__(dt=dt, steps=steps, learn_dt=learn_dt)
         self.dim = _checks.positive_int("dim", dim)
         _checks.positive_int("hidden_dim", hidden_dim)
-        _checks.positive_int("depth", depth)
+        _checks.positive_int("depth", depth, maximum=1000)
         widths = [2 * dim] + [hidden_dim] * depth
         layers: list[nn.Module] = []
         for i, o in pairwise(widths):
             layers += [nn.Linear(i, o), nn.GELU()]
         self.residual = nn.Sequential(*layers, nn.Linear(widths[-1], 2 * dim))
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width of the hidden layers."""
+        first: nn.Linear = self.residual[0]  # type: ignore[assignment]
+        return first.out_features
+
+    @property
+    def depth(self) -> int:
+        """Number of hidden layers."""
+        return len(self.residual) // 2
 
     @property
     def mixes_directions(self) -> bool:

@@ -72,6 +72,11 @@ class SlicedMMD(MMD):
         self.slices = _checks.positive_int("slices", slices)
         self.schedule = Schedule("unit_directions", seed=seed, every=1)
 
+    @property
+    def seed(self) -> int:
+        """Seed of the directions."""
+        return self.schedule.seed
+
     @full_precision
     def forward(self, x: Tensor, *, directions: Tensor | None = None) -> Tensor:
         """``(..., N, D)`` to a scalar; ``directions``: ``(D, M)``, unit columns, by default from the schedule."""

@@ -45,9 +45,10 @@ class SIGReg(BatchRegularizer):
     ) -> None:
         super().__init__(sync=sync)
         self.slices = _checks.positive_int("slices", slices)
-        if _checks.positive_int("knots", knots) < 2:
+        self.knots = _checks.positive_int("knots", knots, maximum=2**16)
+        if knots < 2:
             raise ValueError(f"knots must be an int >= 2, got {knots}")
-        self.spacing = _checks.finite("t_max", t_max, minimum=0.0, exclusive=True) / (knots - 1)
+        self.t_max = _checks.finite("t_max", t_max, minimum=0.0, exclusive=True)
         t = torch.arange(knots, dtype=torch.float64) * self.spacing
         # Trapezoid on [0, t_max], doubled: the integrand is even, so the negative half adds the same.
         weight = torch.full_like(t, 2 * self.spacing)
@@ -56,6 +57,16 @@ class SIGReg(BatchRegularizer):
         self.register_buffer("quadrature", weight * target, persistent=False)
         self.register_buffer("target", target, persistent=False)
         self.schedule = Schedule("unit_directions", seed=seed, every=1)
+
+    @property
+    def spacing(self) -> float:
+        """Distance of the knots."""
+        return self.t_max / (self.knots - 1)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the directions."""
+        return self.schedule.seed
 
     @full_precision
     def forward(self, x: Tensor, *, directions: Tensor | None = None) -> Tensor:
@@ -88,7 +99,3 @@ class SIGReg(BatchRegularizer):
             return loss
 
         return Reduction([count(n, x), *sums], finish)
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return f"slices={self.slices}, knots={self.target.numel()}, spacing={self.spacing:g}"

@@ -68,6 +68,16 @@ class SpectralFloors(BatchRegularizer):
             "orthonormal_projection", seed=seed, every=_checks.positive_int("refresh_every", refresh_every)
         )
 
+    @property
+    def refresh_every(self) -> int:
+        """Training steps between projections."""
+        return self.schedule.every
+
+    @property
+    def seed(self) -> int:
+        """Seed of the projections."""
+        return self.schedule.seed
+
     @full_precision
     def forward(self, x: Tensor, *, projection: Tensor | None = None) -> Tensor:
         """``(..., N, D)`` to a scalar, the mean over leading dimensions.
@@ -153,6 +163,11 @@ class ProjectedLogDetFloor(SpectralFloors):
             sync=sync,
         )
 
+    @property
+    def floor(self) -> float | None:
+        """``ℓ_min``."""
+        return self.log_det
+
 
 class TopEigenvalueCeiling(SpectralFloors):
     r"""``relu(λ_max/tr(C) − a_max)²`` of the projected covariance [paper, appendix F.8].
@@ -187,6 +202,11 @@ class TopEigenvalueCeiling(SpectralFloors):
             seed=seed,
             sync=sync,
         )
+
+    @property
+    def ceiling(self) -> float | None:
+        """``a_max``."""
+        return self.top_share
 
 
 class ParticipationRatioFloor(SpectralFloors):
@@ -226,9 +246,14 @@ class ParticipationRatioFloor(SpectralFloors):
             seed=seed,
             sync=sync,
         )
-        self.floor = floor
         if proj_dim is None:
             self.proj_dim = None  # type: ignore[assignment]  # the base class is not asked to project then
+
+    @property
+    def floor(self) -> float:
+        """``r_min``."""
+        assert self.participation is not None
+        return self.participation
 
     def reduction(self, x: Tensor, *, projection: Tensor | None = None) -> Reduction:
         """Moments of the projected samples, or of the samples; see `BatchRegularizer`.
