@@ -95,7 +95,7 @@ class Pretrained:
             ImportError: if huggingface_hub or safetensors is not installed.
         """
         hub = _folder.require(*_HUB)
-        hub.create_repo(repo_id, private=private, exist_ok=True)
+        hub.create_repo(repo_id, exist_ok=True, **({} if private is None else {"private": private}))
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             commit = hub.upload_folder(

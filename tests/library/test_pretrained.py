@@ -133,12 +133,20 @@ def test_an_encoder_comes_back_equal(options, tmp_path):
     torch.testing.assert_close(loaded(images), encoder.eval()(images))
 
 
-def test_dtypes_are_kept(tmp_path):
-    predictor = sj.HamiltonianPredictor(sj.SeparableHamiltonian(D, hidden_dim=8).double())
-    predictor.save_pretrained(tmp_path)
-    loaded = sj.predictors.Predictor.from_pretrained(tmp_path)
-    assert {x.dtype for x in loaded.parameters()} == {torch.float64}
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dtypes_are_kept(dtype, tmp_path):
+    objective = sj.hamjepa_cifar100(MAPS["leapfrog"]()).to(dtype)
+    objective.save_pretrained(tmp_path)
+    loaded = sj.HamJEPAObjective.from_pretrained(tmp_path)
+    dtypes = {key: x.dtype for key, x in objective.state_dict().items()}
+    assert {key: x.dtype for key, x in loaded.state_dict().items()} == dtypes
+    assert {x.dtype for x in loaded.parameters()} == {dtype}
     assert all(x.requires_grad for x in loaded.parameters())
+
+
+def test_a_module_without_values_can_be_printed():
+    with torch.device("meta"):
+        assert repr(sj.SeparableHamiltonian(3)).startswith("SeparableHamiltonian(\n  dim=3\n")
 
 
 def test_tensor_arguments_and_integrators_of_every_kind(tmp_path):

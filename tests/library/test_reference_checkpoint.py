@@ -104,6 +104,11 @@ def test_files_of_another_layout_are_refused(tmp_path):
         ({"encoder": {"conv1.weight": torch.ones(1)}}, r"must hold 'stem\.0\.weight', got conv1\.weight"),
         ({"encoder": missing}, r"do not fit: .*layer|do not fit"),
         ({"encoder": weights, "predictor": {k: v for k, v in energy.items() if "2.bias" not in k}}, r"hidden\.1\.bias"),
+        ({"encoder": {**weights, "stem.0.weight": 3}}, r"encoder of .* must hold tensors by name, got int"),
+        ({"encoder": {**weights, "stem.0.weight": torch.ones(2)}}, r"stem\.0\.weight of .* must be \(out, in"),
+        ({"encoder": weights, "config": [3]}, "config of .* must be a dict, got list"),
+        ({"encoder": weights, "predictor": {"H.residual_V.0.weight": energy["H.residual_V.0.weight"]}}, "two or more"),
+        ({"encoder": weights, "predictor": {"H.residual_V.net.weight": torch.ones(2)}}, "two or more layers"),
         ({"encoder": {**weights, "extra.weight": torch.ones(1)}}, r"holds 'extra\.weight'"),
         ({"encoder": weights, "predictor": energy, "config": {"hjepa": {"method": "rk4"}}}, r"hjepa\.method .* 'rk4'"),
     ):
