@@ -159,14 +159,19 @@ def load(module: nn.Module, tensors: Mapping[str, Tensor], ties: Mapping[str, st
         state[key] = state[first]
         (owner, _, name), (source, _, source_name) = key.rpartition("."), first.rpartition(".")
         setattr(module.get_submodule(owner), name, getattr(module.get_submodule(source), source_name))
-    if old:  # since then the prediction loss has become a module of the objective
+    if old:
         known = module.state_dict()
-        state = {f"prediction.{k}" if f"prediction.{k}" in known else k: x for k, x in state.items()}
+        state = {next((k for k in (key, *_new_keys(key)) if k in known), key): x for key, x in state.items()}
     for key, tensor in _tensors(module).items():
         owner, _, name = key.rpartition(".")
         if key in state and name not in getattr(module.get_submodule(owner), "_exact", ()):
             tensor.data = tensor.data.to(state[key].dtype)
     module.load_state_dict(state)
+
+
+def _new_keys(key: str) -> tuple[str, ...]:
+    """What a key of format 1 may be called now: prediction losses and matrix geometries have become modules."""
+    return f"prediction.{key}", f"{key}.matrix", f"prediction.{key}.matrix"
 
 
 @contextmanager
