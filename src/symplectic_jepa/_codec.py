@@ -154,13 +154,13 @@ class Reader:
 
 def load(module: nn.Module, tensors: Mapping[str, Tensor], ties: Mapping[str, str], *, old: bool) -> None:
     """Copy the state into the module's own tensors, which take its dtypes, and tie those that were one."""
-    state = {k: x for k, x in tensors.items() if not k.startswith(_ARGUMENT)}
+    known = module.state_dict().keys()
+    state = {k: x for k, x in tensors.items() if k in known or not k.startswith(_ARGUMENT)}
     for key, first in ties.items():
         state[key] = state[first]
         (owner, _, name), (source, _, source_name) = key.rpartition("."), first.rpartition(".")
         setattr(module.get_submodule(owner), name, getattr(module.get_submodule(source), source_name))
     if old:
-        known = module.state_dict()
         state = {next((k for k in (key, *_new_keys(key)) if k in known), key): x for key, x in state.items()}
     for key, tensor in _tensors(module).items():
         owner, _, name = key.rpartition(".")
