@@ -81,7 +81,7 @@ def _objectives(rows: dict[str, tuple[sj.objectives.Objective, int]]) -> str:
     ]
     parts, ranks = sj.objectives.StateParts(torch.randn(2, BATCH, 2 * D)), sj.regularizers.Ranks()
     for name, (objective, gradient) in rows.items():
-        # The count and the sum of the prediction loss, and the sums of the penalties.
+        # Count and sum of the prediction loss, plus the sums of the penalties.
         numbers = 2 + sum(x.numel() for p in objective.penalties.values() for x in p.reduction(parts, ranks).sums)
         each = 8 * numbers
         cells = [f"{_size(2 * each * 2 * (w - 1) / w)} / {_size(gradient * 2 * (w - 1) / w)}" for w in GPUS]
@@ -100,7 +100,7 @@ def _others() -> str:
     x, ranks = torch.randn(2, BATCH, 2 * D), sj.regularizers.Ranks()
     lines = [f"| regularizer | {' | '.join(f'{w} GPUs' for w in GPUS)} |", "| --- |" + " --- |" * len(GPUS)]
     for name, module in regularizers.items():
-        # On one rank the coding rate may use the N × N Gram matrix instead; its sums between ranks are D × D.
+        # On one rank the coding rate may use the N × N Gram matrix instead; across ranks its sums are D × D.
         sums = module.reduction(x, ranks).sums
         numbers = sum(s.numel() for s in sums) if name != "CodingRate" else 1 + 2 * (2 * D) ** 2
         cells = [_size(8 * numbers * 2 * (w - 1) / w) for w in GPUS]

@@ -17,10 +17,12 @@ Word = TypeVar("Word", bound=str)
 _RTOL = 1e-5  # of the largest entry or eigenvalue: the rounding of a covariance that was summed in float32
 
 
-def positive_int(name: str, value: int) -> int:
-    """Return ``value`` if it is an int of at least 1."""
+def positive_int(name: str, value: int, *, maximum: int = 2**31 - 1) -> int:
+    """Return ``value`` if it is an int from 1 to ``maximum``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be an int >= 1, got {value!r}")
+    if value > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {value}")
     return value
 
 

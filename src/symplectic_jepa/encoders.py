@@ -15,6 +15,36 @@ from symplectic_jepa.state import join_state
 _STAGE_CHANNELS = {2: 128, 3: 256, 4: 512}  # of ResNet-18
 
 
+class ResNet18(Pretrained, nn.Sequential):
+    """A randomly initialised ResNet-18 cut after one of its stages: ``(B, 3, H, W)`` to ``(B, C, h, w)``.
+
+    Args:
+        stem: ``"cifar"`` (3×3 stride-1 convolution, no max-pool) or ``"imagenet"`` (the usual one).
+        token_layer: the last stage, 2, 3 or 4, with ``C`` = 128, 256 or 512; later stages are not kept.
+
+    Raises:
+        ValueError: for an unknown stem or stage.
+    """
+
+    def __init__(self, *, stem: str = "cifar", token_layer: int = 3) -> None:
+        from torchvision.models import resnet18  # noqa: PLC0415  (only this module needs torchvision)
+
+        _checks.one_of("stem", stem, ("cifar", "imagenet"))
+        if token_layer not in _STAGE_CHANNELS:
+            raise ValueError(f"token_layer must be 2, 3 or 4, got {token_layer!r}")
+        net = resnet18(weights=None)
+        if stem == "cifar":
+            conv = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+            # torchvision's own rule for its convolutions
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            first: list[nn.Module] = [conv, net.bn1, net.relu]
+        else:
+            first = [net.conv1, net.bn1, net.relu, net.maxpool]
+        super().__init__(*first, *(getattr(net, f"layer{i}") for i in range(1, token_layer + 1)))
+        self.stem = stem
+        self.token_layer = token_layer
+
+
 class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
     r"""A backbone's token grid as a state ``z = [q | p]`` [paper, section 4.1 and appendix F.4].
 
@@ -37,8 +67,6 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
     Raises:
         ValueError: for a size below 1, or odd ``token_channels``.
     """
-
-    _constructors = ("resnet18",)
 
     def __init__(
         self,
@@ -84,30 +112,18 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
         Raises:
             ValueError: for an unknown stem or layer.
         """
-        from torchvision.models import resnet18  # noqa: PLC0415  (only this constructor needs torchvision)
-
-        _checks.one_of("stem", stem, ("cifar", "imagenet"))
-        if token_layer not in _STAGE_CHANNELS:
-            raise ValueError(f"token_layer must be 2, 3 or 4, got {token_layer!r}")
-        net = resnet18(weights=None)
-        if stem == "cifar":
-            conv = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-            # torchvision's own rule for its convolutions
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            first: list[nn.Module] = [conv, net.bn1, net.relu]
-        else:
-            first = [net.conv1, net.bn1, net.relu, net.maxpool]
-        stages = [getattr(net, f"layer{i}") for i in range(1, token_layer + 1)]
-        encoder = cls(
-            nn.Sequential(*first, *stages),
+        return cls(
+            ResNet18(stem=stem, token_layer=token_layer),
             in_channels=_STAGE_CHANNELS[token_layer],
             token_channels=token_channels,
             grid=grid,
         )
-        encoder._record(
-            "resnet18", {"stem": stem, "token_layer": token_layer, "token_channels": token_channels, "grid": grid}
-        )
-        return encoder
+
+    @property
+    def token_channels(self) -> int:
+        """Channels per token after the projection."""
+        projection: nn.Conv2d = self.token_projection[0]  # type: ignore[assignment]
+        return projection.out_channels
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images ``(..., B, 3, H, W)`` into states ``(..., B, 2d)``; the leading dimensions go in as one batch.

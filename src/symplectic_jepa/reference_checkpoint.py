@@ -40,17 +40,19 @@ def load_reference_checkpoint(
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("encoder"), Mapping):
         found = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise ValueError(f"{path} must hold a dict with 'encoder', 'predictor' and 'config', got {found}")
-    config = checkpoint.get("config") or {}
-    encoder = _encoder(_plain(checkpoint["encoder"]), config.get("model") or {}, path)
-    predictor = _plain(checkpoint.get("predictor") or {})
+    config = _section(checkpoint, "config", path)
+    encoder = _encoder(_state(checkpoint, "encoder", path), _section(config, "model", path), path)
+    predictor = _state(checkpoint, "predictor", path)
     has_energy = any(key.startswith(_RESIDUAL) for key in predictor)
-    return encoder, _predictor(predictor, config.get("hjepa") or {}, path) if has_energy else None
+    return encoder, _predictor(predictor, _section(config, "hjepa", path), path) if has_energy else None
 
 
 def _encoder(state: State, settings: Mapping[str, Any], path: Any) -> PhaseSpaceTokenEncoder:
     for key in ("stem.0.weight", "token_proj.0.weight"):
         if key not in state:
             raise ValueError(f"encoder of {path} must hold {key!r}, got {', '.join(sorted(state)[:8])}, …")
+        if state[key].ndim != 4:
+            raise ValueError(f"{key} of {path} must be (out, in, height, width), got {tuple(state[key].shape)}")
     channels, features = state["token_proj.0.weight"].shape[:2]
     if features not in _STAGES:
         raise ValueError(f"token_proj of {path} must read {', '.join(map(str, _STAGES))} channels, got {features}")
@@ -79,8 +81,12 @@ def _predictor(state: State, settings: Mapping[str, Any], path: Any) -> Hamilton
     for key, allowed in (("hamiltonian", "separable"), ("method", "leapfrog")):
         if settings.get(key, allowed) != allowed:
             raise ValueError(f"hjepa.{key} of {path} must be {allowed!r}, got {settings[key]!r}")
-    layers = sorted({int(k.removeprefix(_RESIDUAL).partition(".")[0]) for k in state if k.startswith(_RESIDUAL)})
-    hidden, dim = state[f"{_RESIDUAL}{layers[0]}.weight"].shape
+    numbers = {k.removeprefix(_RESIDUAL).partition(".")[0] for k in state if k.startswith(_RESIDUAL)}
+    layers = sorted(int(number) for number in numbers if number.isdecimal())
+    first = state.get(f"{_RESIDUAL}{layers[0]}.weight") if len(layers) > 1 else None
+    if first is None or first.ndim != 2:
+        raise ValueError(f"predictor of {path} must hold the weights of two or more layers, got {', '.join(state)}")
+    hidden, dim = first.shape
     energy = SeparableHamiltonian(
         dim, hidden_dim=hidden, depth=len(layers) - 1, **{k: settings[k] for k in _ENERGY if k in settings}
     )
@@ -102,6 +108,18 @@ def _load(module: torch.nn.Module, state: State, path: Any) -> None:
         raise ValueError(f"weights of {path} do not fit: {error}") from error
 
 
-def _plain(state: Mapping[str, Any]) -> State:
-    """Without the prefix of a data-parallel wrapper."""
+def _section(settings: Mapping[str, Any], name: str, path: Any) -> Mapping[str, Any]:
+    """A part of a nested dict, empty if it is missing or ``None``."""
+    section = settings.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise ValueError(f"{name} of {path} must be a dict, got {type(section).__name__}")
+    return section
+
+
+def _state(checkpoint: Mapping[str, Any], name: str, path: Any) -> State:
+    """The weights of a module, without the prefix of a data-parallel wrapper."""
+    state = _section(checkpoint, name, path)
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{name} of {path} must hold tensors by name, got {type(value).__name__} as {key!r}")
     return {key.removeprefix("module."): value for key, value in state.items()}

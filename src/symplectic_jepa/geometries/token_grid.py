@@ -35,6 +35,7 @@ class TokenGridGeometry(Geometry):
         self.grid = grid if isinstance(grid, tuple) else (grid, 1)
         if len(self.grid) != 2 or any(type(side) is not int for side in self.grid):
             raise ValueError(f"grid must be an int or (rows, columns), got {grid!r}")
+        _checks.positive_int("grid", math.prod(self.grid), maximum=2**20)
         self.halves = _checks.positive_int("halves", halves)
         for side in self.grid:
             _checks.positive_int("grid", side)
@@ -71,10 +72,6 @@ class TokenGridGeometry(Geometry):
         spectrum = torch.fft.rfft2(x, dim=(-3, -2)) * root[..., None]
         x = torch.fft.irfft2(spectrum, s=x.shape[-3:-1], dim=(-3, -2))
         return x[..., : self.grid[0], : self.grid[1], :].reshape(z.shape)
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return f"grid={self.grid}, halves={self.halves}, boundary={self.boundary!r}"
 
 
 class LaplacianGeometry(TokenGridGeometry):
@@ -147,19 +144,25 @@ class RadialGeometry(TokenGridGeometry):
     ) -> None:
         super().__init__(grid, halves=halves, boundary=boundary)
         self.theta = nn.Parameter(torch.zeros(_checks.positive_int("knots", knots)))
-        self.log_bound = math.log(_checks.finite("max_condition", max_condition, minimum=1.0, exclusive=True))
-        start = math.log(_checks.finite("initial_condition", initial_condition, minimum=1.0, exclusive=True))
-        if start >= self.log_bound:
+        self.max_condition = _checks.finite("max_condition", max_condition, minimum=1.0, exclusive=True)
+        self.initial_condition = _checks.finite("initial_condition", initial_condition, minimum=1.0, exclusive=True)
+        if initial_condition >= max_condition:
             raise ValueError(f"initial_condition must be below {max_condition:g}, got {initial_condition!r}")
-        self.rest = math.log(knots * (self.log_bound / start - 1))  # b
         if math.prod(self.grid) < 2:
             raise ValueError(f"grid must have two tokens or more, got {grid!r}")
+
+    @property
+    def knots(self) -> int:
+        """Number ``K`` of parameters."""
+        return self.theta.numel()
 
     def eigenvalues(self) -> Tensor:
         """``λ``, ``(rows, columns)``, with a gradient to ``theta``."""
         theta = at_least_float32(self.theta)
         radius = self._frequency().square().sum(0).sqrt()
         steps = (len(theta) * radius / radius.max())[..., None] - torch.arange(len(theta), device=theta.device)
-        logits = torch.cat((theta, theta.new_full((1,), self.rest)))
-        log_values = steps.clamp(0, 1).to(theta.dtype) @ (self.log_bound * logits.softmax(0)[:-1])
+        bound = math.log(self.max_condition)
+        b = math.log(self.knots * (bound / math.log(self.initial_condition) - 1))
+        logits = torch.cat((theta, theta.new_full((1,), b)))
+        log_values = steps.clamp(0, 1).to(theta.dtype) @ (bound * logits.softmax(0)[:-1])
         return (log_values - log_values.mean()).exp()

@@ -70,7 +70,3 @@ class GeneralHamiltonian(MLPHamiltonian):
     def _join(self, q: Tensor, p: Tensor) -> Tensor:
         _checks.states(_checks.coordinates("q", q, self.dim), _checks.coordinates("p", p, self.dim))
         return torch.cat((q, p), dim=-1)
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return f"dim={self.dim}, activation={self.activation!r}"

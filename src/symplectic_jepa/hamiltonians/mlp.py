@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +61,7 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
     def __init__(self, inputs: int, *, hidden_dim: int, depth: int, activation: str, residual_scale: float) -> None:
         super().__init__()
         _checks.positive_int("hidden_dim", hidden_dim)
-        _checks.positive_int("depth", depth)
+        _checks.positive_int("depth", depth, maximum=1000)
         self.activation = _checks.one_of("activation", activation, _ACTIVATIONS)
         widths = [inputs] + [hidden_dim] * depth
         self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
@@ -68,6 +69,21 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
         self.output = nn.Linear(hidden_dim, 1, bias=False)
         scale = _checks.finite("residual_scale", residual_scale)
         self.register_buffer("residual_scale", exact_scalar(scale))
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width of the hidden layers."""
+        return self.output.in_features
+
+    @property
+    def depth(self) -> int:
+        """Number of hidden layers."""
+        return len(self.hidden)
+
+    def config(self) -> dict[str, Any]:
+        """See `Pretrained.config`; ``residual_scale`` as the number that it is for the constructor."""
+        scale = self.residual_scale if self.residual_scale.is_meta else self.residual_scale.item()
+        return {key: scale if key == "residual_scale" else value for key, value in super().config().items()}
 
     def set_residual_scale(self, scale: float) -> None:
         """Set ``s`` in place, without a host synchronisation.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -36,6 +37,10 @@ class PotentialHamiltonian(AbstractSeparable):
         if not callable(potential):
             raise TypeError(f"potential must be a module or callable, got {type(potential).__name__}")
         self.potential_fn = potential
+
+    def config(self) -> dict[str, Any]:
+        """See `Pretrained.config`; ``potential`` is a method here."""
+        return {"potential": self.potential_fn}
 
     def potential(self, q: Tensor) -> Tensor:
         """``V(q)``: ``(..., d)`` to ``(...)``.

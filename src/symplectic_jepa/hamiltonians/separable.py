@@ -63,6 +63,11 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
         self.raw_mass = nn.Parameter(torch.full((dim,), math.log(math.expm1(1.0)))) if learn_mass else None
 
     @property
+    def learn_mass(self) -> bool:
+        """Whether the mass is learned."""
+        return self.raw_mass is not None
+
+    @property
     def mass(self) -> Tensor | None:
         """The positive diagonal ``(dim,)`` of ``M`` when it is learned, else ``None`` (the identity)."""
         return None if self.raw_mass is None else F.softplus(self.raw_mass)
@@ -87,10 +92,3 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
             return p
         _checks.coordinates("p", p, self.dim)
         return p / F.softplus(self.raw_mass.to(p.dtype))
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return (
-            f"dim={self.dim}, activation={self.activation!r}, base_coeff={self.base_coeff:g}, "
-            f"learn_mass={self.raw_mass is not None}"
-        )

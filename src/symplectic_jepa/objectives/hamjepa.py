@@ -89,14 +89,6 @@ class Matching(PredictionLoss):
             loss = loss + self.energy_weight * (after - before.detach()).square()
         return loss
 
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return (
-            f"match={self.match!r}, p_weight={self.p_weight:g}, bidirectional={self.bidirectional}, "
-            f"reverse_time={self.reverse_time}, energy_weight={self.energy_weight:g}, "
-            f"detach_target={self.detach_target}"
-        )
-
 
 class HamJEPAObjective(Objective):
     r"""``L = L_pred + Σ weight · penalty`` [paper, eqs. 30–32].

@@ -92,7 +92,3 @@ class LeJEPAObjective(Objective):
         """``L_pred`` of states ``(V, B, D)``, the global views first."""
         parts = StateParts(check_states(states, views=self.prediction.views))
         return reduce_all([self.prediction.reduction(parts, None)], self.ranks)[0].value
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return f"global_views={self.global_views}, convention={self.convention!r}"

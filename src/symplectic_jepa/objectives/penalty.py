@@ -90,7 +90,3 @@ class Penalty(Pretrained, nn.Module):
     def _local(self, samples: Tensor) -> Reduction:
         value: Tensor = self.regularizer(samples)
         return Reduction([], lambda _: Measured(value, {}))
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return f"on={self.on!r}, weight={self.weight:g}, views={self.views!r}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,10 @@ class SteppedPredictor(Predictor):
     def dt(self) -> float | Tensor:
         """The step size: a float, or a scalar tensor when it is learned."""
         return self._dt if self.raw_dt is None else F.softplus(self.raw_dt)
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments and their values now, of a learned step size its start; see `Pretrained`."""
+        return {name: self._dt if name == "dt" else value for name, value in super().config().items()}
 
     @property
     def learn_dt(self) -> bool:
@@ -93,7 +98,3 @@ class SteppedPredictor(Predictor):
         # Filled on the device: a tensor made of Python numbers would be copied there, which no CUDA graph can hold.
         signed = [like.new_full((), s * dt) if isinstance(dt, float) else (s * dt).to(like.dtype) for s in signs]
         return torch.stack(signed).reshape(-1, *(1 for _ in like.shape[1:]))
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return f"dt={self._dt:g}, steps={self.steps}, learn_dt={self.learn_dt}"

@@ -50,11 +50,16 @@ class SIGReg(BatchRegularizer):
     ) -> None:
         super().__init__(sync=sync, process_group=process_group)
         self.slices = _checks.positive_int("slices", slices)
-        if _checks.positive_int("knots", knots) < 2:
+        self.knots = _checks.positive_int("knots", knots, maximum=2**16)
+        if knots < 2:
             raise ValueError(f"knots must be an int >= 2, got {knots}")
-        self.knots = knots
         self.t_max = _checks.finite("t_max", t_max, minimum=0.0, exclusive=True)
         self.schedule = Schedule("unit_directions", seed=seed, every=1)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the directions."""
+        return self.schedule.seed
 
     def reduction(self, x: Tensor, ranks: Ranks, *, directions: Tensor | None = None) -> Reduction:
         """Sums of ``N`` and of ``cos(t_j y)``, ``sin(t_j y)`` of samples ``(..., N, D)``; see `BatchRegularizer`.
@@ -99,7 +104,3 @@ class SIGReg(BatchRegularizer):
         weight[0] = weight[-1] = self.spacing
         target = torch.exp(-0.5 * t.square())
         return (weight * target).to(like.dtype), target.to(like.dtype)
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return f"slices={self.slices}, knots={self.knots}, spacing={self.spacing:g}"

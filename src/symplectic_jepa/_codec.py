@@ -1,0 +1,219 @@
+"""A module as JSON and tensors, and back: settings by name, shared parts once, nothing that runs code."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+PLAIN = (bool, int, float, str, type(None))
+_ARGUMENT = "argument."  # before the path of a tensor that is an argument and not in the state
+_SPARE = 2**24  # parameters that may be built beyond those of a file: a whole ResNet-18, which is then cut
+
+
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """The arguments of a constructor by name."""
+    if cls.__init__ is nn.Module.__init__:  # type: ignore[misc]  # a class without its own
+        return {}
+    return dict(list(inspect.signature(cls.__init__).parameters.items())[1:])  # type: ignore[misc]
+
+
+def is_default(value: Any, parameter: inspect.Parameter | None) -> bool:
+    """Whether a plain value or an object is exactly a default: 1.0, where that is 1.0 and not 1."""
+    default = parameter.default if parameter else inspect.Parameter.empty
+    return value is default or (isinstance(value, PLAIN) and type(value) is type(default) and bool(value == default))
+
+
+class Writer:
+    """Encodes one module; its tensors are in ``tensors``, further names of the same tensor in ``ties``."""
+
+    def __init__(self, module: nn.Module) -> None:
+        state = module.state_dict()
+        self.ties: dict[str, str] = {}
+        self._keys: dict[int, str] = {}
+        for key, tensor in _tensors(module).items():
+            if key in state and self._keys.setdefault(id(tensor), key) != key:
+                self.ties[key] = self._keys[id(tensor)]
+        self.tensors = {key: x for key, x in state.items() if key not in self.ties}
+        for key, x in self.tensors.items():
+            if not isinstance(x, Tensor):
+                raise TypeError(f"the state must hold tensors to be saved, got {type(x).__name__} at {key}")
+        self._seen: dict[int, tuple[str, Any]] = {}  # the values too, lest another one get the id of one that is gone
+
+    def encode(self, value: Any, path: str = "") -> Any:  # noqa: PLR0911
+        """``value`` as JSON; ``path``: the names of the arguments that lead to it, with dots."""
+        if isinstance(value, PLAIN):
+            return value
+        if isinstance(value, (list, tuple)):
+            items = [self.encode(x, f"{path}.{i}") for i, x in enumerate(value)]
+            return {"tuple": items} if isinstance(value, tuple) else items
+        if isinstance(value, (Mapping, nn.ModuleDict)):
+            if not all(isinstance(k, str) for k in value):
+                raise TypeError(f"{path} must have words as keys to be saved, got {list(value)}")
+            return {"dict": {k: self.encode(x, f"{path}.{k}") for k, x in value.items()}}
+        for name, ours in registry().items():
+            if type(ours) is type(value) and ours == value:
+                return {"object": name}
+        if id(value) in self._seen:
+            return {"same": self._seen[id(value)][0]}
+        self._seen[id(value)] = path, value
+        if isinstance(value, Tensor):
+            key = self._keys.get(id(value), _ARGUMENT + path)
+            self.tensors.setdefault(key, value)
+            return {"tensor": key, "parameter": isinstance(value, nn.Parameter)}
+        cls = type(value)
+        if path and registry().get(cls.__name__) is not cls:
+            return {"given": path}
+        if registry().get(cls.__name__, cls) is not cls:
+            raise TypeError(f"{cls.__name__} must have another name to be saved: symplectic_jepa has one of that name")
+        if dataclasses.is_dataclass(value):
+            config = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        else:
+            config = cls.config(value)  # not value.config, which a subclass may use for an attribute
+        _check_names(cls, config)
+        prefix, known = f"{path}." if path else "", parameters(cls)
+        changed = {k: x for k, x in config.items() if not is_default(x, known.get(k))}
+        return {"class": cls.__name__, "arguments": {k: self.encode(x, prefix + k) for k, x in changed.items()}}
+
+
+class Reader:
+    """Decodes what `Writer` wrote, and format 1 (``old``)."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], given: Mapping[str, Any], own: type, *, old: bool) -> None:
+        self.used: dict[str, str] = {}  # the path that each given name was used for
+        self._tensors, self._given, self._own, self._old = tensors, given, own, old
+        self._built: dict[str, Any] = {}
+
+    def decode(self, config: Any, path: str = "") -> Any:
+        """The value at ``path``.
+
+        Raises:
+            TypeError: if an argument that could not be written is missing in ``given`` or ambiguous.
+            ValueError: if the configuration cannot be read.
+        """
+        if isinstance(config, list):
+            return [self.decode(x, f"{path}.{i}") for i, x in enumerate(config)]
+        if not isinstance(config, dict):
+            return config
+        try:
+            value = self._built[path] = self._decode(config, path)
+        except (KeyError, AttributeError, RuntimeError, MemoryError, OverflowError) as error:
+            raise ValueError(f"the configuration of {path or 'the module'} cannot be built: {error!r}") from error
+        return value
+
+    def find(self, name: Any, path: str = "") -> type:
+        """A class of this library by its name; at the top also the caller's own."""
+        found = registry().get(name) if isinstance(name, str) else None
+        if found is None and not path and self._own.__name__ == name:
+            return self._own
+        if not isinstance(found, type):
+            raise ValueError(f"the configuration names {name!r}, which is not a module of symplectic_jepa")
+        return found
+
+    def _decode(self, config: dict[str, Any], path: str) -> Any:  # noqa: PLR0911
+        if "tuple" in config:
+            return tuple(self.decode(config["tuple"], path))
+        if "dict" in config:
+            return {k: self.decode(x, f"{path}.{k}") for k, x in config["dict"].items()}
+        if "same" in config:
+            return self._built[config["same"]]
+        if "object" in config:
+            return registry()[config["object"]]
+        if "tensor" in config:
+            tensor = self._tensors[_ARGUMENT + config["tensor"] if self._old else config["tensor"]].clone()
+            return nn.Parameter(tensor) if config["parameter"] else tensor
+        if "given" in config:
+            return self._take(config["given"])
+        build: Any = self.find(config["class"], path)
+        prefix = f"{path}." if path else ""
+        arguments = {k: self.decode(x, prefix + k) for k, x in config["arguments"].items()}
+        if self._old and "constructor" in config:
+            if config["constructor"] != "resnet18" or not hasattr(build, "resnet18"):
+                raise ValueError(f"the configuration names {config['constructor']!r}, which is not a constructor")
+            return build.resnet18(**arguments)
+        if self._old and "backward" in arguments and "reverse_time" in parameters(build):
+            arguments["reverse_time"] = arguments.pop("backward") == "reverse"
+        _check_names(build, arguments)
+        return build(**arguments)
+
+    def _take(self, path: str) -> Any:
+        name = path if path in self._given else path.rpartition(".")[2]
+        if name not in self._given:
+            raise TypeError(f"from_pretrained needs {name}=…: this argument ({path}) could not be written")
+        if name in self.used:
+            raise TypeError(f"{name}=… is asked for at {self.used[name]} and at {path}: give each by its whole path")
+        self.used[name] = path
+        return self._given[name]
+
+
+def load(module: nn.Module, tensors: Mapping[str, Tensor], ties: Mapping[str, str], *, old: bool) -> None:
+    """Copy the state into the module's own tensors, which take its dtypes, and tie those that were one."""
+    known = module.state_dict().keys()
+    state = {k: x for k, x in tensors.items() if k in known or not k.startswith(_ARGUMENT)}
+    for key, first in ties.items():
+        state[key] = state[first]
+        (owner, _, name), (source, _, source_name) = key.rpartition("."), first.rpartition(".")
+        setattr(module.get_submodule(owner), name, getattr(module.get_submodule(source), source_name))
+    if old:
+        state = {next((k for k in (key, *_new_keys(key)) if k in known), key): x for key, x in state.items()}
+    for key, tensor in _tensors(module).items():
+        owner, _, name = key.rpartition(".")
+        if key in state and name not in getattr(module.get_submodule(owner), "_exact", ()):
+            tensor.data = tensor.data.to(state[key].dtype)
+    module.load_state_dict(state)
+
+
+def _new_keys(key: str) -> tuple[str, ...]:
+    """What a key of format 1 may be called now: prediction losses and matrix geometries have become modules."""
+    return f"prediction.{key}", f"{key}.matrix", f"prediction.{key}.matrix"
+
+
+@contextmanager
+def bounded(tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Refuse to build more parameters than the file holds: sizes could ask for more memory than the machine has."""
+    left = sum(x.numel() for x in tensors.values()) + _SPARE
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        left -= 0 if parameter is None else parameter.numel()
+        if left < 0:
+            raise ValueError(f"the settings ask for more parameters than the file holds, at {type(module).__name__}")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@functools.cache
+def registry() -> dict[str, Any]:
+    """What a configuration may name: modules of the package and its namespaces, and the integrators."""
+    import symplectic_jepa  # noqa: PLC0415  (this module lies beneath all others)
+
+    spaces = [vars(x) for x in vars(symplectic_jepa).values() if inspect.ismodule(x)]
+    public = {k: x for space in spaces for k, x in space.items() if not k.startswith("_")}
+    integrators = {k: x for k, x in vars(symplectic_jepa.integrators).items() if k in public}
+    named = {k for k, x in integrators.items() if dataclasses.is_dataclass(x) or inspect.isfunction(x)}
+    named |= {k for k, x in public.items() if isinstance(x, type) and issubclass(x, nn.Module) and hasattr(x, "config")}
+    return {k: public[k] for k in sorted(named)}
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer, by every name that it has."""
+    found: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    return found | dict(module.named_buffers(remove_duplicate=False))
+
+
+def _check_names(cls: type, config: Mapping[str, Any]) -> None:
+    """Refuse arguments that a constructor does not take, or needs and does not get."""
+    try:
+        inspect.signature(cls.__init__).bind(None, **config)  # type: ignore[misc]
+    except TypeError as error:
+        raise TypeError(f"the settings of {cls.__name__} must be its constructor's arguments: {error}") from None

@@ -1,0 +1,114 @@
+"""Settings and weights of one module as two files that belong together: JSON, and safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from symplectic_jepa._version import __version__
+
+CONFIG = "config.json"
+FORMAT = 2  # format 1 had no key "format", no checksums, and its weights in model.safetensors
+_SAFETENSORS = "safetensors.torch", 'weights need safetensors: pip install "symplectic-jepa[weights]"'
+
+
+def write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write both files, the settings last, so that a folder always holds the old or the new module, whole.
+
+    The name of the weights follows from their SHA-256, which is in the settings: no others can be taken for them.
+    """
+    # Neither memory that is shared nor strides can be written.
+    content = {k: x.detach().cpu().contiguous().clone() for k, x in tensors.items()}
+    weights: bytes = require(*_SAFETENSORS).save(content)
+    config = {"format": FORMAT, "version": __version__, **config, "weights": hashlib.sha256(weights).hexdigest()}
+    config["checksum"] = _checksum(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    old, new = _saved_weights(folder), _weights_name(config)
+    _replace(folder / new, weights)
+    _replace(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    if old not in ("", new, _saved_weights(folder)):  # the last: another process may have saved since
+        (folder / old).unlink(missing_ok=True)
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Both files, checked against their checksums.
+
+    Raises:
+        FileNotFoundError: if one of the two files is not there.
+        ValueError: if one is damaged, or of another format.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict) or "class" not in config:
+        raise ValueError(f"{path} must hold a 'class' and its 'arguments', got {str(config)[:200]}")
+    checked = "format" in config
+    if checked and config["format"] != FORMAT:
+        raise ValueError(f"{path} must have format 1 or {FORMAT}, got {config['format']!r}")
+    name = _weights_name(config)
+    if not name or (checked and config.get("checksum") != _checksum(config)):
+        raise ValueError(f"{path} is damaged, or was changed by hand: its checksum does not fit")
+    weights = (folder / name).read_bytes()
+    if checked and hashlib.sha256(weights).hexdigest() != config["weights"]:
+        raise ValueError(f"{folder / name} is damaged: its SHA-256 is not the one in {CONFIG}")
+    safetensors = require(*_SAFETENSORS)
+    try:
+        return config, safetensors.load(weights)
+    except Exception as error:  # SafetensorError, which safetensors.torch does not export
+        raise ValueError(f"{folder / name} is not a safetensors file: {error}") from error
+
+
+def require(module: str, message: str) -> Any:
+    """Import an optional dependency, or say how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(message) from error
+
+
+def _weights_name(config: dict[str, Any]) -> str:
+    """Name of the file of weights that belongs to the settings; empty if they name none."""
+    if "format" not in config:
+        return "model.safetensors"
+    digest = str(config.get("weights"))
+    return f"model-{digest[:12]}.safetensors" if re.fullmatch("[0-9a-f]{64}", digest) else ""
+
+
+def _saved_weights(folder: Path) -> str:
+    """Name of the weights that a save replaces; empty if the folder holds nothing of ours."""
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return ""
+    return _weights_name(config) if isinstance(config, dict) and {"class", "arguments"} <= config.keys() else ""
+
+
+def _checksum(config: dict[str, Any]) -> str:
+    """SHA-256 of all settings but itself, whatever the spacing and order of their text."""
+    text = json.dumps({k: x for k, x in config.items() if k != "checksum"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that there is always the old or the new one, whole; its temporary file is ours alone."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    file = partial.open("xb")
+    try:
+        with file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
