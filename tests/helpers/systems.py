@@ -1,0 +1,56 @@
+"""Systems of mechanics whose motion is known, written by hand."""
+
+import torch
+
+from symplectic_jepa.hamiltonians import AbstractSeparable
+
+
+class Pendulum(AbstractSeparable):
+    def potential(self, q):
+        return (1 - q.cos()).sum(-1)
+
+    def force(self, q):
+        return -q.sin()
+
+
+class Kepler(AbstractSeparable):
+    def potential(self, q):
+        return -1 / q.norm(dim=-1)
+
+    def force(self, q):
+        return -q / q.norm(dim=-1, keepdim=True) ** 3
+
+
+class HenonHeiles(AbstractSeparable):
+    def potential(self, q):
+        x, y = q.unbind(-1)
+        return 0.5 * q.square().sum(-1) + x * x * y - y**3 / 3
+
+    def force(self, q):
+        x, y = q.unbind(-1)
+        return -torch.stack((x + 2 * x * y, y + x * x - y * y), -1)
+
+
+class Counting(AbstractSeparable):
+    """An oscillator that counts its evaluations."""
+
+    def __init__(self):
+        super().__init__()
+        self.forces = self.velocities = 0
+
+    def potential(self, q):
+        return 0.5 * q.square().sum(-1)
+
+    def force(self, q):
+        self.forces += 1
+        return -q
+
+    def velocity(self, p):
+        self.velocities += 1
+        return p
+
+
+def omega(dim):
+    """The symplectic form of ``dim`` positions and momenta."""
+    zero, eye = torch.zeros(dim, dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64)
+    return torch.cat((torch.cat((zero, eye), 1), torch.cat((-eye, zero), 1)))
