@@ -1,0 +1,69 @@
+"""Random projections and directions: a function of seed and step alone."""
+
+import itertools
+
+import pytest
+import torch
+
+from symplectic_jepa import ProjectedLogDetFloor, SIGReg
+from tests.helpers.samples import directions, orthonormal, samples
+
+
+def test_projections_are_orthonormal_and_directions_unit():
+    r = orthonormal(20, 7)
+    torch.testing.assert_close(r.T @ r, torch.eye(7, dtype=torch.float64), atol=1e-14, rtol=0)
+    torch.testing.assert_close(directions(20, 7).norm(dim=0), torch.ones(7, dtype=torch.float64))
+
+
+def draws_of(module, x, steps):
+    seen = []
+    hook = module.schedule.register_forward_hook(lambda _, __, matrix: seen.append(matrix.clone()))
+    for _ in range(steps):
+        module(x)
+    hook.remove()
+    return seen
+
+
+def test_projection_is_redrawn_every_so_many_steps_and_directions_every_step():
+    x = samples(30, 6)
+    r = draws_of(ProjectedLogDetFloor(refresh_every=3), x, 7)
+    same = [torch.equal(a, b) for a, b in itertools.pairwise(r)]
+    assert same == [True, True, False, True, True, False]
+    a = draws_of(SIGReg(slices=4), x, 3)
+    assert not torch.equal(a[0], a[1])
+    assert not torch.equal(a[1], a[2])
+
+
+@pytest.mark.parametrize(
+    "make", [lambda s: SIGReg(slices=4, seed=s), lambda s: ProjectedLogDetFloor(refresh_every=2, seed=s)]
+)
+def test_draws_follow_the_seed_alone_and_go_on_after_a_resume(make):
+    x = samples(30, 6)
+    torch.manual_seed(1)
+    first = draws_of(make(7), x, 6)
+    state = torch.random.get_rng_state()
+    resumed = make(7)
+    part = make(7)
+    draws_of(part, x, 3)
+    resumed.load_state_dict(part.state_dict())
+    torch.manual_seed(2)
+    assert all(torch.equal(a, b) for a, b in zip(draws_of(make(7), x, 6), first, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(draws_of(resumed, x, 3), first[3:], strict=True))
+    assert not torch.equal(draws_of(make(8), x, 1)[0], first[0])
+    torch.manual_seed(1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_eval_mode_does_not_consume_draws():
+    x, sigreg_ = samples(30, 6), SIGReg(slices=4)
+    sigreg_.eval()
+    first, second = draws_of(sigreg_, x, 2)
+    assert torch.equal(first, second)
+    sigreg_.train()
+    assert torch.equal(draws_of(sigreg_, x, 1)[0], first)
+
+
+def test_a_redraw_does_not_spoil_a_pending_backward_pass():
+    floor, x = ProjectedLogDetFloor(1.0, refresh_every=1), samples(30, 6).requires_grad_()
+    (floor(x) + floor(x) + floor(x)).backward()
+    assert torch.isfinite(x.grad).all()
