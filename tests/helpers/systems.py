@@ -1,8 +1,9 @@
 """Systems of mechanics whose motion is known, written by hand."""
 
 import torch
+from torch import nn
 
-from symplectic_jepa.hamiltonians import AbstractSeparable
+from symplectic_jepa.hamiltonians import AbstractSeparable, GeneralHamiltonian, Hamiltonian
 
 
 class Pendulum(AbstractSeparable):
@@ -48,6 +49,24 @@ class Counting(AbstractSeparable):
     def velocity(self, p):
         self.velocities += 1
         return p
+
+
+class Coupled(Hamiltonian):
+    """A user's own energy: no closed form, a parameter, q and p multiplied."""
+
+    def __init__(self):
+        super().__init__()
+        self.strength = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+
+    def forward(self, q, p):
+        return (0.5 * p.square() * (1 + self.strength * q.square()) + 1 - q.cos()).sum(-1)
+
+    def by_hand(self, q, p):
+        return self.strength * q * p.square() + q.sin(), p * (1 + self.strength * q.square())
+
+
+def general(dim=3, scale=1.0, **kwargs):
+    return GeneralHamiltonian(dim, hidden_dim=8, residual_scale=scale, **kwargs).double()
 
 
 def omega(dim):

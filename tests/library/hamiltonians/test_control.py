@@ -10,12 +10,9 @@ from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian, Separabl
 from symplectic_jepa.evaluation import symplecticity_defect
 from symplectic_jepa.hamiltonians import AbstractSeparable, ControlledHamiltonian, GeneralHamiltonian, Hamiltonian
 from symplectic_jepa.integrators import implicit_midpoint, ruth3, yoshida4
+from tests.helpers.samples import states
 
 D, M = 3, 2
-
-
-def states(*shape):
-    return torch.randn(2, *shape, dtype=torch.float64)
 
 
 def learned(**kwargs):

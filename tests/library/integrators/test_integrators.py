@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symplectic_jepa import PotentialHamiltonian, QuadraticHamiltonian, SeparableHamiltonian, leapfrog, symplectic_euler
-from symplectic_jepa.hamiltonians import AbstractSeparable, Hamiltonian
+from symplectic_jepa.hamiltonians import Hamiltonian
+from tests.helpers.samples import states
+from tests.helpers.systems import Pendulum, omega
 
 INTEGRATORS = {leapfrog: 2, symplectic_euler: 1}
 both = pytest.mark.parametrize("integrate", INTEGRATORS)
@@ -19,20 +21,11 @@ def learned(dim=3, scale=1.0, activation="gelu"):
     return SeparableHamiltonian(dim, hidden_dim=8, activation=activation, residual_scale=scale).double()
 
 
-def states(*shape):
-    return torch.randn(2, *shape, dtype=torch.float64)
-
-
 def jacobian(integrate, hamiltonian, z, **kwargs):
     def step(z):
         return torch.cat(integrate(hamiltonian, *z.chunk(2), **kwargs))
 
     return torch.autograd.functional.jacobian(step, z)
-
-
-def omega(dim):
-    zero, eye = torch.zeros(dim, dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64)
-    return torch.cat((torch.cat((zero, eye), 1), torch.cat((-eye, zero), 1)))
 
 
 @both
@@ -85,26 +78,6 @@ def test_merged_kicks_equal_the_textbook_step(steps):
     torch.testing.assert_close(symplectic_euler(h, q, p, dt=dt, steps=steps), (a, b), rtol=1e-13, atol=1e-13)
 
 
-class Counting(AbstractSeparable):
-    def __init__(self):
-        super().__init__()
-        self.calls = 0
-
-    def potential(self, q):
-        return 0.5 * q.square().sum(-1)
-
-    def force(self, q):
-        self.calls += 1
-        return -q
-
-
-def test_s_steps_cost_s_plus_one_force_evaluations():
-    for integrate, expected in ((leapfrog, 6), (symplectic_euler, 5)):
-        h = Counting()
-        integrate(h, *states(4, 3), dt=0.1, steps=5)
-        assert h.calls == expected
-
-
 @both
 def test_order_of_convergence_on_the_harmonic_oscillator(integrate):
     """Exact: rotation of (q, p) by the elapsed time."""
@@ -140,7 +113,7 @@ def test_order_of_convergence_on_a_nonlinear_learned_potential(integrate):
 
 @both
 def test_energy_error_stays_bounded_over_a_hundred_thousand_steps(integrate):
-    pendulum = PendulumByHand()
+    pendulum = Pendulum()
     q, p = torch.tensor([[1.0], [2.0]], dtype=torch.float64), torch.tensor([[0.0], [0.3]], dtype=torch.float64)
     start, drift = pendulum(q, p), []
     with torch.no_grad():
@@ -151,14 +124,6 @@ def test_energy_error_stays_bounded_over_a_hundred_thousand_steps(integrate):
     assert max(drift) < bound
     # No growth: the last fifth is no worse than the first, by more than the oscillation itself.
     assert max(drift[-10:]) < 2 * max(drift[:10])
-
-
-class PendulumByHand(AbstractSeparable):
-    def potential(self, q):
-        return (1 - q.cos()).sum(-1)
-
-    def force(self, q):
-        return -q.sin()
 
 
 @both

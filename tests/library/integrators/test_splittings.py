@@ -9,37 +9,11 @@ from scipy.integrate import solve_ivp
 
 from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian, SeparableHamiltonian, leapfrog, symplectic_euler
 from symplectic_jepa.evaluation import symplecticity_defect
-from symplectic_jepa.hamiltonians import AbstractSeparable
 from symplectic_jepa.integrators import SPLITTINGS, Splitting, position_verlet, ruth3, yoshida4, yoshida6
+from tests.helpers.systems import Counting, HenonHeiles, Kepler, Pendulum
 
 ORDERS = {"symplectic_euler": 1, "leapfrog": 2, "position_verlet": 2, "ruth3": 3, "yoshida4": 4, "yoshida6": 6}
 every = pytest.mark.parametrize("splitting", SPLITTINGS.values(), ids=SPLITTINGS.keys())
-
-
-class Pendulum(AbstractSeparable):
-    def potential(self, q):
-        return (1 - q.cos()).sum(-1)
-
-    def force(self, q):
-        return -q.sin()
-
-
-class Kepler(AbstractSeparable):
-    def potential(self, q):
-        return -1 / q.norm(dim=-1)
-
-    def force(self, q):
-        return -q / q.norm(dim=-1, keepdim=True) ** 3
-
-
-class HenonHeiles(AbstractSeparable):
-    def potential(self, q):
-        x, y = q.unbind(-1)
-        return 0.5 * q.square().sum(-1) + x * x * y - y**3 / 3
-
-    def force(self, q):
-        x, y = q.unbind(-1)
-        return -torch.stack((x + 2 * x * y, y + x * x - y * y), -1)
 
 
 def dop853(hamiltonian, z, time):
@@ -145,23 +119,6 @@ def test_negative_dt_is_the_exact_inverse(splitting, steps):
 
 def test_only_palindromic_tables_are_symmetric():
     assert {s.name for s in SPLITTINGS.values() if not s.symmetric} == {"symplectic_euler", "ruth3"}
-
-
-class Counting(AbstractSeparable):
-    def __init__(self):
-        super().__init__()
-        self.forces = self.velocities = 0
-
-    def potential(self, q):
-        return 0.5 * q.square().sum(-1)
-
-    def force(self, q):
-        self.forces += 1
-        return -q
-
-    def velocity(self, p):
-        self.velocities += 1
-        return p
 
 
 @pytest.mark.parametrize(
