@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LAYER := $(VENV)/stable-pretraining
+WORKERS ?= auto
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup  # tests that share a costly fixture stay together
 
-.PHONY: demo test lint bench reproduce dist docs docs-serve clean
+.PHONY: demo test quick lint bench reproduce dist docs docs-serve clean
 
 SCALE ?= cpu-10
 
@@ -12,7 +14,10 @@ demo: $(VENV)/.installed  ## train the three methods on the embedded data, print
 	$(BIN)/python -m examples.demo
 
 test: $(VENV)/.installed $(VENV)/.stable-pretraining  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+quick: $(VENV)/.installed  ## the tests that take seconds, on one process and without the site
+	$(PYTEST) -m "not (slow or ddp or site)"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

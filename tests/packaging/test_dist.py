@@ -80,6 +80,7 @@ def test_the_sdist_can_be_tested(dist):
     assert names >= {"benchmarks/workloads.py", "docs/recipes.md"}
 
 
+@pytest.mark.slow
 def test_the_wheel_installs_and_runs_the_readmes_example_with_runtime_dependencies_alone(dist, tmp_path):
     (wheel,) = dist.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "clean")], check=True)

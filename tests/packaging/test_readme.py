@@ -13,7 +13,7 @@ PAGES = [
     *(str(p.relative_to(ROOT)) for p in [*ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")]),
 ]
 SNIPPETS = [
-    pytest.param(code, id=f"{page}-{i}")
+    pytest.param(code, id=f"{page}-{i}", marks=[pytest.mark.slow] if page == "docs/performance.md" else [])
     for page in PAGES
     if page != "docs/integrations.md"  # test_integrations.py runs those, and looks at what they leave behind
     for i, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
