@@ -102,7 +102,7 @@ def orthonormal_of(floor, dim):
 
 
 def test_k_is_limited_by_dimension_and_batch():
-    for n, d, k in ((30, 6, 6), (4, 6, 3), (30, 200, 29), (30, 20, 10)):
+    for n, d, k in ((30, 6, 6), (7, 6, 6), (6, 6, 5), (4, 6, 3), (10, 20, 9), (30, 200, 29), (30, 20, 10)):
         floor, x = ProjectedLogDetFloor(5.0, proj_dim=10), samples(n, d)
         limit = min(10, k)
         expected = spectral(x.numpy(), orthonormal_of(floor, d)[:, :limit], log_det=5.0)
