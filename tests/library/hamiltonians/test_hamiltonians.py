@@ -159,15 +159,6 @@ def test_user_potential_trains_its_parameters_and_passes_gradients_on():
     assert list(h.parameters()) == [wells.depth]
 
 
-def test_user_potential_compiles_to_one_graph_with_the_same_gradients():
-    wells, q = Wells(), torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
-    h = PotentialHamiltonian(wells)
-    compiled = torch.compile(lambda x: h.force(x).square().sum(), fullgraph=True, backend="aot_eager")
-    got = torch.autograd.grad(compiled(q), (q, wells.depth))
-    expected = torch.autograd.grad(h.force(q).square().sum(), (q, wells.depth))
-    torch.testing.assert_close(got, expected)
-
-
 def test_user_potential_errors_name_the_fault():
     q = torch.randn(5, 2)
     with pytest.raises(ValueError, match=r"expected \(5,\), got \(5, 1\)"):

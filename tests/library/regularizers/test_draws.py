@@ -57,7 +57,7 @@ def test_draws_follow_the_seed_alone_and_go_on_after_a_resume(make):
 def test_a_draw_is_its_formula():
     """So that a run resumed in another version goes on with the same matrices."""
     seen = draws_of(ProjectedLogDetFloor(proj_dim=4, refresh_every=2, seed=3), samples(30, 6), 4)
-    for step, got in enumerate(seen):
+    for step, got in zip(range(4), seen, strict=True):
         generator = torch.Generator().manual_seed((3 * 0x9E3779B97F4A7C15 + step // 2) % 2**63)
         assert torch.equal(got, torch.linalg.qr(torch.randn(6, 4, generator=generator).double()).Q)
 
