@@ -69,6 +69,27 @@ def general(dim=3, scale=1.0, **kwargs):
     return GeneralHamiltonian(dim, hidden_dim=8, residual_scale=scale, **kwargs).double()
 
 
+class _Call(nn.Module):
+    def __init__(self, part, function):
+        super().__init__()
+        self.part, self.function = part, function
+
+    def forward(self, *inputs):
+        return self.function(self.part, *inputs)
+
+
+def by_weights(part, function):
+    """``function(part, *inputs)`` as a function of the inputs and then the part's weights, and those weights."""
+    names = [f"part.{name}" for name, _ in part.named_parameters()]
+    call = _Call(part, function)
+
+    def run(*leaves):
+        inputs, weights = leaves[: -len(names)], leaves[-len(names) :]
+        return torch.func.functional_call(call, dict(zip(names, weights, strict=True)), inputs)
+
+    return run, [w.detach().clone().requires_grad_() for w in part.parameters()]
+
+
 def omega(dim):
     """The symplectic form of ``dim`` positions and momenta."""
     zero, eye = torch.zeros(dim, dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64)

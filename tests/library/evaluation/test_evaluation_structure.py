@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from symplectic_jepa.evaluation import energy_drift, reversibility_error, symplecticity_defect
 from symplectic_jepa.state import join_state, split_state
+from tests.helpers.systems import omega
 
 Map = Callable[[Tensor], Tensor]
 
@@ -55,10 +56,8 @@ def explicit_euler(z: Tensor, h: float = 0.1) -> Tensor:
 
 
 def naive_defect(jacobian: Tensor) -> float:
-    d = jacobian.shape[0] // 2
-    zero, one = torch.zeros(d, d, dtype=jacobian.dtype), torch.eye(d, dtype=jacobian.dtype)
-    omega = torch.cat((torch.cat((zero, one), 1), torch.cat((-one, zero), 1)), 0)
-    return (jacobian.T @ omega @ jacobian - omega).norm().item()
+    form = omega(len(jacobian) // 2)
+    return (jacobian.T @ form @ jacobian - form).norm().item()
 
 
 def test_shear_is_symplectic_only_with_a_symmetric_block() -> None:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from symplectic_jepa import PotentialHamiltonian, QuadraticHamiltonian, SeparableHamiltonian, leapfrog
+from tests.helpers.systems import by_weights
 
 ACTIVATIONS = ("gelu", "silu", "tanh", "softplus")
 TORCH_ACTIVATIONS = {"gelu": nn.GELU(), "silu": nn.SiLU(), "tanh": nn.Tanh(), "softplus": nn.Softplus(threshold=1e9)}
@@ -47,26 +48,8 @@ def test_potential_is_the_formula_with_a_textbook_mlp(activation):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_force_has_right_second_derivatives_in_states_and_weights(activation):
     h = SeparableHamiltonian(3, hidden_dim=4, depth=2, activation=activation, residual_scale=1.0).double()
-    q = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(h.force, (q,))
-    target = torch.randn(2, 3, dtype=torch.float64)
-
-    def loss(*weights):
-        names = [name for name, _ in h.named_parameters()]
-        out = torch.func.functional_call(_Force(h), {f"h.{n}": w for n, w in zip(names, weights, strict=True)}, (q,))
-        return (out - target).square().sum()
-
-    weights = [w.detach().clone().requires_grad_() for w in h.parameters()]
-    assert torch.autograd.gradcheck(loss, weights)
-
-
-class _Force(nn.Module):
-    def __init__(self, h):
-        super().__init__()
-        self.h = h
-
-    def forward(self, q):
-        return self.h.force(q)
+    force, weights = by_weights(h, lambda h, q: h.force(q))
+    assert torch.autograd.gradcheck(force, (torch.randn(2, 3, dtype=torch.float64, requires_grad=True), *weights))
 
 
 def test_every_parameter_gets_a_gradient_from_the_force():

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian, SeparableHamiltonian, leapfrog, symplectic_euler
 from symplectic_jepa.evaluation import symplecticity_defect
 from symplectic_jepa.integrators import SPLITTINGS, Splitting, position_verlet, ruth3, yoshida4, yoshida6
-from tests.helpers.systems import Counting, HenonHeiles, Kepler, Pendulum
+from tests.helpers.systems import Counting, HenonHeiles, Kepler, Pendulum, by_weights
 
 ORDERS = {"symplectic_euler": 1, "leapfrog": 2, "position_verlet": 2, "ruth3": 3, "yoshida4": 4, "yoshida6": 6}
 every = pytest.mark.parametrize("splitting", SPLITTINGS.values(), ids=SPLITTINGS.keys())
@@ -171,30 +171,14 @@ def test_the_named_functions_are_the_tables():
 def test_gradients_in_state_weights_and_learned_step_are_right(splitting):
     h = SeparableHamiltonian(2, hidden_dim=4, residual_scale=1.0, learn_mass=True).double()
     q, p = torch.randn(2, 2, 2, dtype=torch.float64, requires_grad=True)
-    names, weights = zip(*h.named_parameters(), strict=True)
-    predictor = _Rollout(h, splitting)
-
-    def run(q, p, *weights):
-        state = {f"h.{name}": w for name, w in zip(names, weights, strict=True)}
-        return torch.func.functional_call(predictor, state, (q, p))
-
-    leaves = [w.detach().clone().requires_grad_() for w in weights]
-    assert torch.autograd.gradcheck(run, (q, p, *leaves))
+    run, weights = by_weights(h, lambda h, q, p: splitting(h, q, p, dt=0.2, steps=2))
+    assert torch.autograd.gradcheck(run, (q, p, *weights))
     dt = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
     if splitting.symmetric:
         assert torch.autograd.gradcheck(lambda dt: splitting(h, q, p, dt=dt, steps=2), (dt,))
     else:
         with pytest.raises(TypeError, match="dt must be a float for an integrator that is not time-symmetric"):
             splitting(h, q, p, dt=dt, steps=2)
-
-
-class _Rollout(torch.nn.Module):
-    def __init__(self, h, splitting):
-        super().__init__()
-        self.h, self.splitting = h, splitting
-
-    def forward(self, q, p):
-        return self.splitting(self.h, q, p, dt=0.2, steps=2)
 
 
 @every
