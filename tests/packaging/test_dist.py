@@ -114,6 +114,12 @@ def test_the_workflow_runs_every_python_that_the_package_names():
     assert run.replace('"', "").split(", ") == named
 
 
+def test_the_job_on_the_oldest_dependencies_installs_just_those():
+    allowed = re.search(r"^dependencies = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)[1]
+    tested = re.findall(r"^[\w-]+==[\d.]+", (ROOT / ".ci/lowest.txt").read_text(), re.MULTILINE)
+    assert [name.replace("==", ">=") for name in tested] == re.findall(r'"(.*)"', allowed)
+
+
 def test_without_safetensors_the_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     with pytest.raises(ImportError, match=r'pip install "symplectic-jepa\[weights\]"'):
