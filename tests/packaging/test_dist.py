@@ -115,7 +115,7 @@ def test_the_workflow_runs_every_python_that_the_package_names():
 
 
 def test_the_job_on_the_oldest_dependencies_installs_just_those():
-    allowed = re.search(r"^dependencies = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)[1]
+    allowed = re.search(r"\ndependencies = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL)[1]
     tested = re.findall(r"^[\w-]+==[\d.]+", (ROOT / ".ci/lowest.txt").read_text(), re.MULTILINE)
     assert [name.replace("==", ">=") for name in tested] == re.findall(r'"(.*)"', allowed)
 
