@@ -13,6 +13,15 @@ def close(actual, expected, **tolerance):
     torch.testing.assert_close(actual, expected, **({"rtol": 1e-9, "atol": 1e-9} | tolerance))
 
 
+def textbook_leapfrog(force, q, p, *, dt, steps=1, mass=1.0):
+    """Kick, drift, kick, with a force for each kick."""
+    for _ in range(steps):
+        p = p + 0.5 * dt * force(q)
+        q = q + dt * p / mass
+        p = p + 0.5 * dt * force(q)
+    return q, p
+
+
 def brute_worst_case(H, cov):
     """The largest ``wᵀΣw`` with ``wᵀH⁻¹w ≤ 1``, by ascent on the Rayleigh quotient from several starts."""
     inverse, cov = np.linalg.inv(np.asarray(H)), np.asarray(cov)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from symplectic_jepa.evaluation import energy_drift, reversibility_error, symplecticity_defect
 from symplectic_jepa.state import join_state, split_state
+from tests.helpers.oracles import textbook_leapfrog
 from tests.helpers.systems import omega
 
 Map = Callable[[Tensor], Tensor]
@@ -44,10 +45,7 @@ def slope_by_autograd(q: Tensor) -> Tensor:
 
 
 def leapfrog(z: Tensor, h: float = 0.1, gradient: Map = slope) -> Tensor:
-    q, p = split_state(z)
-    p = p - 0.5 * h * gradient(q)
-    q = q + h * p
-    return join_state(q, p - 0.5 * h * gradient(q))
+    return join_state(*textbook_leapfrog(lambda q: -gradient(q), *split_state(z), dt=h))
 
 
 def explicit_euler(z: Tensor, h: float = 0.1) -> Tensor:
