@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from symplectic_jepa import EnergyBudget
+from symplectic_jepa.distributed import global_sums, world_size
 from tests.distributed.ddp_cases import CASES, run
 from tests.helpers.paths import ROOT
 
@@ -93,3 +95,10 @@ def test_an_encoder_sharded_by_fsdp2_has_the_same_gradients(tmp_path):
         assert got["share"] < 0.8  # it is sharded
         for key, value in expected.items():
             assert relative_error(got[key], value) < 1e-10, key
+
+
+def test_without_a_process_group_nothing_is_reduced():
+    assert world_size() == 1
+    x = [torch.ones(3), torch.zeros(())]
+    assert all(a is b for a, b in zip(global_sums(x), x, strict=True))
+    assert EnergyBudget(sync=False)(torch.ones(4, 2)) == 0
