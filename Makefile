@@ -3,16 +3,24 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LAYER := $(VENV)/stable-pretraining
+CONSTRAINTS ?= constraints.txt
+TESTS ?=  # folders or files; all by default
+WORKERS ?= auto
+# Tests that share a costly fixture stay on one worker.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
-.PHONY: demo test lint bench reproduce dist docs docs-serve clean
+.PHONY: demo test quick lint bench reproduce dist docs docs-serve clean
 
 SCALE ?= cpu-10
 
 demo: $(VENV)/.installed  ## train the three methods on the embedded data, print the table, draw the figure
 	$(BIN)/python -m examples.demo
 
-test: $(VENV)/.installed $(VENV)/.stable-pretraining  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed $(if $(strip $(TESTS)),,$(VENV)/.stable-pretraining)  ## the whole test suite, or TESTS
+	$(PYTEST)
+
+quick: $(VENV)/.installed  ## the tests that take seconds, on one process and without the site
+	$(PYTEST) -m "not (slow or ddp or site)"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -34,9 +42,9 @@ clean:
 	rm -rf $(VENV) dist runs site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # The stamps are written only when every install step has succeeded.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[dev]"
 	touch $@
 
 # stable-pretraining changes every Lightning trainer of its environment: it has a layer of its own, over the other one.
@@ -44,12 +52,12 @@ $(VENV)/.stable-pretraining: $(VENV)/.installed
 	$(BIN)/python -m venv --without-pip $(LAYER)
 	$(BIN)/python -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' \
 		> $$($(LAYER)/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/below.pth
-	$(BIN)/python -m pip --python $(LAYER)/bin/python install --quiet --constraint constraints.txt \
+	$(BIN)/python -m pip --python $(LAYER)/bin/python install --quiet --constraint $(CONSTRAINTS) \
 		"symplectic-jepa[stable-pretraining]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[bench]"
 	touch $@
 
 docs: $(VENV)/.installed  ## the site, in site/; a page that raises, a broken link or reference fails

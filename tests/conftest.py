@@ -9,6 +9,21 @@ from tests.helpers.paths import ROOT
 
 # Small tensors: threads cost more than they bring, and sums are the same on every machine.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes that tests start, too
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Mark by folder; keep together what shares a costly fixture, so that one worker makes it once."""
+    for item in items:
+        folder = item.path.parent.name
+        if folder == "site":
+            item.add_marker("site")
+            item.add_marker(pytest.mark.xdist_group("site"))
+        elif folder == "distributed":
+            item.add_marker("ddp")
+        if folder in ("distributed", "packaging"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +41,7 @@ def build_site():
     def build(folder, *options):
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder), *options]
         environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-        root = ROOT
-        return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     return build
 

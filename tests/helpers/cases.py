@@ -56,3 +56,13 @@ OBJECTIVES = {
     "LeJEPA": sj.sigreg_baseline,
 }
 CASES = {**REGULARIZERS, **MAPS, **OBJECTIVES}
+
+
+def settings(module):
+    """Every number, switch and option of a module and of its parts, by name."""
+    return {
+        f"{name}.{key}": value
+        for name, part in module.named_modules()
+        for key, value in vars(part).items()
+        if isinstance(value, bool | int | float | str | None)
+    }

@@ -51,6 +51,7 @@ def test_compiles_whole_and_once_and_equals_eager(name, states):
     assert all(torch.equal(value, expected[key]) for key, value in module.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_whole_objective_through_inductor(states):
     module = sj.HamJEPAObjective(MAPS["leapfrog"](), penalties={**sj.hamjepa_penalties(), **sj.sigreg_penalties()})
     reference = copy.deepcopy(module)

@@ -80,6 +80,7 @@ def test_the_sdist_can_be_tested(dist):
     assert names >= {"benchmarks/workloads.py", "docs/recipes.md"}
 
 
+@pytest.mark.slow
 def test_the_wheel_installs_and_runs_the_readmes_example_with_runtime_dependencies_alone(dist, tmp_path):
     (wheel,) = dist.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "clean")], check=True)
@@ -111,6 +112,12 @@ def test_the_workflow_runs_every_python_that_the_package_names():
     named = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
     run = re.search(r"python: \[(.*)\]", (ROOT / ".github/workflows/ci.yml").read_text())[1]
     assert run.replace('"', "").split(", ") == named
+
+
+def test_the_job_on_the_oldest_dependencies_installs_just_those():
+    allowed = re.search(r"\ndependencies = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL)[1]
+    tested = re.findall(r"^[\w-]+==[\d.]+", (ROOT / ".ci/lowest.txt").read_text(), re.MULTILINE)
+    assert [name.replace("==", ">=") for name in tested] == re.findall(r'"(.*)"', allowed)
 
 
 def test_without_safetensors_the_error_says_what_to_install(monkeypatch, tmp_path):

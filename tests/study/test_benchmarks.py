@@ -116,6 +116,7 @@ def quick_compile(monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [cpu, gpu], ids=["cpu", "gpu"])
 def test_the_speed_tables_run(script, quick_compile, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", [script.__name__, "--smoke", "--out", str(tmp_path)])

@@ -70,6 +70,7 @@ def test_an_ablation_is_one_switch():
         assert {key.rpartition(".")[2] for key in changed} <= {s.partition("=")[0].rpartition(".")[2] for s in switch}
 
 
+@pytest.mark.slow
 def test_cells_run_once_and_the_report_holds_their_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(structure, "STATES", 8)
     monkeypatch.setattr(structure, "LOOP", 8)
@@ -109,6 +110,7 @@ def test_cells_run_once_and_the_report_holds_their_numbers(tmp_path, monkeypatch
         assert f"(textures/{name})" in text
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on(tmp_path):
     command = [
         sys.executable, "-m", "examples.reproduce", "textures", "--out", str(tmp_path), "--only", "textures/*p*a-s42",

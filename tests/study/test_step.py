@@ -82,6 +82,7 @@ def test_a_cuda_graph_is_refused_where_there_is_no_gpu(tmp_path):
         train(tiny(tmp_path / "run", "train.cuda_graph=true"))
 
 
+@pytest.mark.slow
 def test_a_compiled_run_learns_the_same(tmp_path, monkeypatch):
     eager, compiled = tmp_path / "eager", tmp_path / "compiled"
     train(tiny(eager, "train.precision=fp32"))

@@ -62,6 +62,7 @@ def test_evaluations_during_the_training_change_nothing_and_are_resumed(tmp_path
     assert evaluate(watched)["readouts"]["HamJEPA-q"] == final  # the views are the same at every call
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_to_the_same_run(tmp_path):
     def command(out, *more):
         return [sys.executable, "-c",
@@ -135,6 +136,7 @@ def test_log_is_cut_to_the_steps_before_the_checkpoint(tmp_path):
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [0, 1]
 
 
+@pytest.mark.slow
 def test_comparison_writes_table_metrics_and_figure(tmp_path):
     text = compare("textures", TINY, tmp_path)
     rows = json.loads((tmp_path / "metrics.json").read_text())

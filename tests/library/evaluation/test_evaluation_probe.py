@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,15 +12,6 @@ from torch import Tensor, nn
 from symplectic_jepa.evaluation import linear_probe
 
 Data = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Thousands of tiny products: on a busy machine, threads spend their time waiting for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def clusters(n_train: int = 300, n_test: int = 150, dim: int = 12, classes: int = 7, noise: float = 0.1) -> Data:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from symplectic_jepa.evaluation import energy_drift, reversibility_error, symplecticity_defect
 from symplectic_jepa.state import join_state, split_state
+from tests.helpers.oracles import textbook_leapfrog
+from tests.helpers.systems import omega
 
 Map = Callable[[Tensor], Tensor]
 
@@ -43,10 +45,7 @@ def slope_by_autograd(q: Tensor) -> Tensor:
 
 
 def leapfrog(z: Tensor, h: float = 0.1, gradient: Map = slope) -> Tensor:
-    q, p = split_state(z)
-    p = p - 0.5 * h * gradient(q)
-    q = q + h * p
-    return join_state(q, p - 0.5 * h * gradient(q))
+    return join_state(*textbook_leapfrog(lambda q: -gradient(q), *split_state(z), dt=h))
 
 
 def explicit_euler(z: Tensor, h: float = 0.1) -> Tensor:
@@ -55,10 +54,8 @@ def explicit_euler(z: Tensor, h: float = 0.1) -> Tensor:
 
 
 def naive_defect(jacobian: Tensor) -> float:
-    d = jacobian.shape[0] // 2
-    zero, one = torch.zeros(d, d, dtype=jacobian.dtype), torch.eye(d, dtype=jacobian.dtype)
-    omega = torch.cat((torch.cat((zero, one), 1), torch.cat((-one, zero), 1)), 0)
-    return (jacobian.T @ omega @ jacobian - omega).norm().item()
+    form = omega(len(jacobian) // 2)
+    return (jacobian.T @ form @ jacobian - form).norm().item()
 
 
 def test_shear_is_symplectic_only_with_a_symmetric_block() -> None:

@@ -12,7 +12,6 @@ from scipy.integrate import solve_ivp
 
 from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian, SeparableHamiltonian, leapfrog, symplectic_euler
 from symplectic_jepa.evaluation import symplecticity_defect
-from symplectic_jepa.hamiltonians import AbstractSeparable
 from symplectic_jepa.integrators import (
     SPLITTINGS,
     Integrator,
@@ -23,35 +22,10 @@ from symplectic_jepa.integrators import (
     yoshida4,
     yoshida6,
 )
+from tests.helpers.systems import Counting, HenonHeiles, Kepler, Pendulum, by_weights
 
 ORDERS = {"symplectic_euler": 1, "leapfrog": 2, "position_verlet": 2, "ruth3": 3, "yoshida4": 4, "yoshida6": 6}
 every = pytest.mark.parametrize("splitting", SPLITTINGS.values(), ids=SPLITTINGS.keys())
-
-
-class Pendulum(AbstractSeparable):
-    def potential(self, q):
-        return (1 - q.cos()).sum(-1)
-
-    def force(self, q):
-        return -q.sin()
-
-
-class Kepler(AbstractSeparable):
-    def potential(self, q):
-        return -1 / q.norm(dim=-1)
-
-    def force(self, q):
-        return -q / q.norm(dim=-1, keepdim=True) ** 3
-
-
-class HenonHeiles(AbstractSeparable):
-    def potential(self, q):
-        x, y = q.unbind(-1)
-        return 0.5 * q.square().sum(-1) + x * x * y - y**3 / 3
-
-    def force(self, q):
-        x, y = q.unbind(-1)
-        return -torch.stack((x + 2 * x * y, y + x * x - y * y), -1)
 
 
 def dop853(hamiltonian, z, time):
@@ -159,23 +133,6 @@ def test_only_palindromic_tables_are_symmetric():
     assert {s.name for s in SPLITTINGS.values() if not s.symmetric} == {"symplectic_euler", "ruth3"}
 
 
-class Counting(AbstractSeparable):
-    def __init__(self):
-        super().__init__()
-        self.forces = self.velocities = 0
-
-    def potential(self, q):
-        return 0.5 * q.square().sum(-1)
-
-    def force(self, q):
-        self.forces += 1
-        return -q
-
-    def velocity(self, p):
-        self.velocities += 1
-        return p
-
-
 @pytest.mark.parametrize(
     ("name", "forces", "velocities"),  # of five steps
     [
@@ -233,15 +190,8 @@ def test_every_integrator_is_of_one_kind_and_says_what_it_is():
 def test_gradients_in_state_weights_and_learned_step_are_right(splitting):
     h = SeparableHamiltonian(2, hidden_dim=4, residual_scale=1.0, learn_mass=True).double()
     q, p = torch.randn(2, 2, 2, dtype=torch.float64, requires_grad=True)
-    names, weights = zip(*h.named_parameters(), strict=True)
-    predictor = _Rollout(h, splitting)
-
-    def run(q, p, *weights):
-        state = {f"h.{name}": w for name, w in zip(names, weights, strict=True)}
-        return torch.func.functional_call(predictor, state, (q, p))
-
-    leaves = [w.detach().clone().requires_grad_() for w in weights]
-    assert torch.autograd.gradcheck(run, (q, p, *leaves))
+    run, weights = by_weights(h, lambda h, q, p: splitting(h, q, p, dt=0.2, steps=2))
+    assert torch.autograd.gradcheck(run, (q, p, *weights))
     dt = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
     if splitting.symmetric:
         assert torch.autograd.gradcheck(lambda dt: splitting(h, q, p, dt=dt, steps=2), (dt,))
@@ -250,31 +200,18 @@ def test_gradients_in_state_weights_and_learned_step_are_right(splitting):
             splitting(h, q, p, dt=dt, steps=2)
 
 
-class _Rollout(torch.nn.Module):
-    def __init__(self, h, splitting):
-        super().__init__()
-        self.h, self.splitting = h, splitting
-
-    def forward(self, q, p):
-        return self.splitting(self.h, q, p, dt=0.2, steps=2)
-
-
-def test_a_table_compiles_to_one_graph():
-    h = SeparableHamiltonian(2, hidden_dim=4, residual_scale=1.0)
-    q, p = torch.randn(2, 3, 2).unbind(0)
-    compiled = torch.compile(lambda q, p: yoshida4(h, q, p, dt=0.1, steps=2), fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(q, p), yoshida4(h, q, p, dt=0.1, steps=2))
-
-
 @every
-def test_under_autocast_every_table_runs_in_float32(splitting):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_under_autocast_every_table_runs_in_float32(splitting, dtype):
     h = SeparableHamiltonian(16, hidden_dim=32, residual_scale=1.0, learn_mass=True)
-    q, p = torch.randn(2, 8, 16).bfloat16()
+    q, p = torch.randn(2, 8, 16).to(dtype)
     expected = splitting(h, q.float(), p.float(), dt=0.1, steps=2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = splitting(h, q, p, dt=0.1, steps=2)
+        assert torch.is_autocast_enabled("cpu")
     for a, b in zip(got, expected, strict=True):
-        assert torch.equal(a, b.bfloat16())
+        assert torch.equal(a, b.to(dtype))
+        assert a.dtype == dtype
 
 
 def test_bad_tables_are_named():

@@ -116,6 +116,7 @@ def test_bad_arguments_are_named():
 # The kernels. Triton chooses its interpreter when a kernel is defined, so that takes a process of its own.
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize("interpreted", [True, False], ids=["interpreter", "compiler"])
 def test_kernels(interpreted, tmp_path):
