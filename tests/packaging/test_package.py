@@ -49,7 +49,8 @@ def test_every_public_name_and_method_has_a_docstring(module):
 WITHOUT_SOURCE = """
 KNNAccuracy ProbeResult Spectrum ObjectiveOutput ConditionalDistribution KickDriftScaling IsotropyReport QuadraticLift
 Integrator Geometry RadialGeometry BatchRegularizer Reduction Pretrained
-hold_draws advance_draws complete orthonormal_projection unit_directions load_reference_checkpoint
+StateParts mean_over_samples Measured reduce_all Ranks
+hold_draws advance_draws orthonormal_projection unit_directions load_reference_checkpoint
 """
 
 

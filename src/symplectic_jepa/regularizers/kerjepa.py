@@ -78,8 +78,12 @@ class SlicedMMD(MMD):
     ) -> None:
         super().__init__(bandwidth=bandwidth, sync=sync, process_group=process_group)
         self.slices = _checks.positive_int("slices", slices)
-        self.seed = seed
         self.schedule = Schedule("unit_directions", seed=seed, every=1)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the directions."""
+        return self.schedule.seed
 
     def reduction(self, x: Tensor, ranks: Ranks, *, directions: Tensor | None = None) -> Reduction:
         """The projected rows of all ranks; see `BatchRegularizer`.

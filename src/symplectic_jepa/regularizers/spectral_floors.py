@@ -70,9 +70,19 @@ class SpectralFloors(BatchRegularizer):
         self.top_share = None if top_share is None else _checks.fraction("top_share", top_share)
         self.proj_dim = _checks.positive_int("proj_dim", proj_dim)
         self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
-        self.refresh_every = _checks.positive_int("refresh_every", refresh_every)
-        self.schedule = Schedule("orthonormal_projection", seed=seed, every=refresh_every)
-        self.seed = seed
+        self.schedule = Schedule(
+            "orthonormal_projection", seed=seed, every=_checks.positive_int("refresh_every", refresh_every)
+        )
+
+    @property
+    def refresh_every(self) -> int:
+        """Training steps between projections."""
+        return self.schedule.every
+
+    @property
+    def seed(self) -> int:
+        """Seed of the projections."""
+        return self.schedule.seed
 
     def reduction(self, x: Tensor, ranks: Ranks, *, projection: Tensor | None = None) -> Reduction:
         """Moments of the projected samples ``(..., N, D)``; see `BatchRegularizer`.
