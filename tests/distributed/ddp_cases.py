@@ -65,19 +65,19 @@ CASES = {
 class Model(nn.Module):
     """A norm-free encoder and the loss on top of it."""
 
-    def __init__(self, name):
+    def __init__(self, name, make=None):
         super().__init__()
         torch.manual_seed(1)
         self.encoder = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2 * D))
-        self.loss = CASES[name]()
+        self.loss = (make or CASES[name])()
 
     def forward(self, views):
         out = self.loss(self.encoder(views))
         return out.loss if isinstance(out, tuple) else out
 
 
-def data(dtype):
-    generator = torch.Generator().manual_seed(0)
+def data(dtype, seed=0):
+    generator = torch.Generator().manual_seed(seed)
     return (torch.randn(2, 24, 5, generator=generator, dtype=torch.float64) + 0.3).to(dtype)
 
 

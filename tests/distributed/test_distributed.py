@@ -10,7 +10,8 @@ import torch
 
 from symplectic_jepa import EnergyBudget
 from symplectic_jepa.distributed import Ranks
-from tests.distributed.ddp_cases import CASES, run
+from tests.distributed import group_cases
+from tests.distributed.ddp_cases import CASES, SHARDS, data, run
 from tests.helpers.paths import ROOT
 
 HERE = Path(__file__).parent
@@ -95,6 +96,25 @@ def test_an_encoder_sharded_by_fsdp2_has_the_same_gradients(tmp_path):
         assert got["share"] < 0.8  # it is sharded
         for key, value in expected.items():
             assert relative_error(got[key], value) < 1e-10, key
+
+
+def test_groups_of_ranks_keep_their_statistics_apart(tmp_path):
+    """Loss and gradients of each group are those of one process on that group's batch, not on the world's."""
+    expected = [group_cases.run(group_cases.objective, 0, 1, seed=group) for group in range(2)]
+    assert relative_error(expected[0]["loss"], expected[1]["loss"]) > 1e-3
+    plain = [group_cases.run(group_cases.without_mmd, 0, 1, seed=group) for group in range(2)]
+    x = data(torch.float64)[0]
+    squares = [part.mean(0).square().mean() for part in (x, x[: sum(SHARDS[4][:2])], x[sum(SHARDS[4][:2]) :])]
+    for rank, got in enumerate(launch("group_cases.py", 4, tmp_path)):
+        for name, wanted in (("group", expected), ("mesh", expected), ("compiled", plain)):
+            for key, value in wanted[rank // 2].items():
+                assert relative_error(got[name][key], value) <= 1e-10, (name, key)
+        local = x.split(SHARDS[4])[rank].mean(0).square().mean()
+        group = squares[1 + rank // 2]
+        torch.testing.assert_close(got["shared"]["values"], torch.stack((local, squares[0], group, squares[0], group)))
+        assert got["shared"]["sync"]
+        assert "that this rank belongs to" in got["refusals"][0]
+        assert "DeviceMesh with one dimension" in got["refusals"][1]
 
 
 def test_without_a_process_group_nothing_is_reduced():

@@ -31,7 +31,7 @@ class ObjectiveOutput(NamedTuple):
 
 
 class PredictionLoss(Pretrained, nn.Module, ABC):
-    """How well the views' states predict each other; an `Objective` adds the penalties [paper, eq. 30].
+    """How well the views' states predict each other, ``L_pred``; an `Objective` adds the penalties [paper, eq. 30].
 
     Examples:
         >>> import torch
