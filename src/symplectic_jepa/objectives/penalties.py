@@ -149,7 +149,7 @@ class PenalizedObjective(Pretrained, ExactBuffers):
         loss = predicted if prediction_weight == 1 else prediction_weight * predicted
         for (name, penalty), value in zip(named, values, strict=True):
             terms[name] = value.detach()
-            loss = loss + (penalty.weight * self.regularizer_scale.to(value.dtype)) * value
+            loss = loss + (penalty.weight * self.regularizer_scale.to(value.dtype)).squeeze() * value
         return ObjectiveOutput(loss, terms)
 
 
