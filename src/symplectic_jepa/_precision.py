@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ClassVar, Concatenate, TypeVar
+from typing import Any, ClassVar, Concatenate, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +58,11 @@ def at_full_precision(function: Callable[..., tuple[Tensor, ...]], *states: Tens
 
 
 def exact_scalar(value: float) -> Tensor:
-    """``value`` on the default device, in float64 where there is one: 0.7 is 0.7."""
-    return torch.full((), value, dtype=wide_dtype(torch.empty(())))
+    """``value`` as ``(1,)`` on the default device, in float64 where there is one: 0.7 is 0.7.
+
+    Not as ``()``, which torch.compile takes for a Python number when it is float64 on the CPU, and compiles twice.
+    """
+    return torch.full((1,), value, dtype=wide_dtype(torch.empty(())))
 
 
 class ExactBuffers(nn.Module):
@@ -83,3 +86,10 @@ class ExactBuffers(nn.Module):
             return moved if moved.dtype == x.dtype else x.to(device)
 
         return super()._apply(move, recurse)  # type: ignore[no-untyped-call,no-any-return]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        for name in self._exact:  # scalars were saved as () once
+            x = state_dict.get(prefix + name)
+            if isinstance(x, Tensor) and x.ndim == 0:
+                state_dict[prefix + name] = x[None]
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -99,7 +99,7 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
         h = x
         for weight, bias in self._layers(x.dtype):
             h = act(F.linear(h, weight, bias))
-        return self.residual_scale.to(x.dtype) * F.linear(h, self.output.weight.to(h.dtype)).squeeze(-1)
+        return (self.residual_scale.to(x.dtype) * F.linear(h, self.output.weight.to(h.dtype))).squeeze(-1)
 
     def _residual_gradient(self, x: Tensor, *, factor: float = 1.0) -> Tensor:
         """``factor · s ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``; the factor costs no pass over the states."""

@@ -156,8 +156,9 @@ class Objective(Ranked, Pretrained, ExactBuffers):
         )
         # Not 1 · predicted: inductor would drop the product, and return the detached term in the loss's place.
         loss = predicted.value if self.prediction_weight == 1 else self.prediction_weight * predicted.value
+        scale = self.regularizer_scale.squeeze()
         for penalty, (value, _) in zip(named.values(), measured, strict=True):
-            loss = loss + (penalty.weight * self.regularizer_scale.to(value.dtype)) * value
+            loss = loss + (penalty.weight * scale.to(value.dtype)) * value
         results = dict(zip(("prediction", *named), (predicted, *measured), strict=True))
         terms = {name: value.detach() for name, (value, _) in results.items()}
         terms |= {f"{name}/{key}": x for name, (_, statistics) in results.items() for key, x in statistics.items()}
