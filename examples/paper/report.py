@@ -183,9 +183,9 @@ def _isotropy(rows: dict[str, dict[int, Record]]) -> list[str]:
     if not lines:
         return []
     note = (
-        "Tasks are linear readouts of the classes from the training features (`symplectic_jepa.theory.isotropy_report`). "
-        "Price and regret are worst cases relative to the best covariance, of an isotropic one and of the features' own; "
-        "their ratio is below 1 where the features are better than isotropic."
+        "Tasks are linear readouts of the classes from training features (`symplectic_jepa.theory.isotropy_report`). "
+        "Price and regret are worst cases relative to the best covariance: of an isotropic one, and of the features' "
+        "own. Their ratio is below 1 where the features are better than isotropic."
     )
     return [_row(head), _row(["---"] * len(head)), *lines, "", note]
 

@@ -119,6 +119,10 @@ def test_the_page_on_scale_out_is_current():
     generated("scale_out")
 
 
+def test_the_table_of_recipes_is_current():
+    generated("recipes")
+
+
 def test_the_table_of_components_is_current_and_complete():
     module = generated("components")
     regularizers = {
