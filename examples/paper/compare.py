@@ -9,10 +9,9 @@ from pathlib import Path
 from examples.images.datasets import load_data
 from examples.measurement.features import baselines, evaluate, table
 from examples.measurement.figures import diagnostics, summary_figure
-from examples.recipe.schema import METHODS, compose, refuse_ignored, refuse_taken
+from examples.recipe.schema import METHODS, check_machine, compose, refuse_ignored, refuse_taken
 from examples.recipe.text import assignments
 from examples.system.files import write_atomically
-from examples.system.machine import pick_device
 from examples.training.loop import train
 from examples.training.ranks import ranks
 
@@ -26,13 +25,12 @@ def compare(recipe_name: str, overrides: list[str], out: Path) -> str:
         own = assignments([f"method={method}", f"train.out={out / method}", "train.resume=true"])
         recipes.append(compose(recipe_name, shared, own))
     refuse_ignored(recipes, shared)
-    device = recipes[-1].train.device
-    pick_device(device)
+    check_machine(recipes[-1])
     data = load_data(recipes[-1].data)
     rows = baselines(recipes[-1], data)
     for recipe in recipes:
         began = time.perf_counter()
-        with ranks(device) as mine:
+        with ranks(recipe.train.device) as mine:
             train(recipe, data, mine)
         print(f"{METHODS[recipe.method]}: trained in {time.perf_counter() - began:.0f} s; evaluating")
         rows |= evaluate(recipe.out, data)["readouts"]

@@ -14,7 +14,7 @@ from examples.measurement.features import baselines, evaluate
 from examples.measurement.structure import measure_structure
 from examples.paper.grid import SCALES, UNTRAINED, Cell
 from examples.paper.report import CELL
-from examples.recipe.schema import METHODS, Recipe, compose, refuse_ignored, refuse_taken, to_yaml
+from examples.recipe.schema import METHODS, Recipe, check_machine, compose, refuse_ignored, refuse_taken, to_yaml
 from examples.recipe.sections import Data
 from examples.recipe.text import assignments
 from examples.system.files import write_atomically
@@ -52,8 +52,8 @@ def reproduce(
         fixed = assignments(cell.fixed(str(out / cell.id)))
         recipes.append(compose(cell.recipe, assignments(cell.overrides), fixed, root, shared))
     refuse_ignored(recipes, shared)
-    for device in {recipe.train.device for recipe in recipes}:
-        pick_device(device)
+    for recipe in recipes:
+        check_machine(recipe)
     todo = [(c, r) for c, r in zip(cells, recipes, strict=True) if not finished(out / c.id, r)]
     data: dict[Data, ImageData] = {}
     for _, recipe in todo:

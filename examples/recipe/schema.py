@@ -102,15 +102,18 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     settings = assignments(overrides)
     recipe = compose(name, settings)
     refuse_ignored([recipe], settings)
-    if _path(name).parent != RECIPES:
-        refuse_ignored([recipe.model_copy(update={"method": m}) for m in METHODS], _file(name))
-    pick_device(recipe.train.device)
+    check_machine(recipe)
     return recipe
 
 
 def compose(name: str, *layers: Settings) -> Recipe:
-    """A recipe with layers of settings over it, the last on top; what is ignored is not refused."""
-    settings = _file(name)
+    """A recipe with layers of settings over it, the last on top; `refuse_ignored` is left to the caller.
+
+    Raises:
+        SystemExit: as `load_recipe`, and for a key of a file of one's own that no method reads.
+    """
+    own = _file(name)
+    settings = dict(own)
     if (base := settings.pop("base", None)) is not None:
         below = _file(base) if isinstance(base, str) else {"base": base}
         if "base" in below:
@@ -118,7 +121,12 @@ def compose(name: str, *layers: Settings) -> Recipe:
         settings = {**below, **settings}
     for layer in layers:
         settings |= layer
-    return _validated(settings, f"recipe {name}")
+    recipe = _validated(settings, f"recipe {name}")
+    if _path(name).parent != RECIPES:
+        switches = unread(recipe)  # an override may switch off what the file sets
+        kept = [key for key in own if not any(switches.get(key) in layer for layer in layers)]
+        refuse_ignored([recipe.model_copy(update={"method": m}) for m in METHODS], kept)
+    return recipe
 
 
 def read_recipe(text: str, where: str) -> Recipe:
@@ -135,6 +143,17 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def check_machine(recipe: Recipe) -> None:
+    """Refuse what this machine cannot run.
+
+    Raises:
+        SystemExit: naming the key, its value and what was expected.
+    """
+    device = pick_device(recipe.train.device)
+    if recipe.train.cuda_graph and device.type != "cuda":
+        raise SystemExit(f"train.cuda_graph must be false without a CUDA device, got true on {device.type}")
+
+
 def refuse_ignored(recipes: Sequence[Recipe], settings: Iterable[str]) -> None:
     """Refuse a key that was set to anything but its default, if none of the recipes reads it.
 
@@ -144,7 +163,9 @@ def refuse_ignored(recipes: Sequence[Recipe], settings: Iterable[str]) -> None:
     ignored, chosen, defaults = [unread(r) for r in recipes], flat(recipes[0].model_dump()), flat(Recipe().model_dump())
     for key in settings:
         if key in defaults and chosen[key] != defaults[key] and all(key in keys for keys in ignored):
-            raise SystemExit(f"{key}={_shown(chosen[key])} would be ignored: nothing reads it with {ignored[0][key]}")
+            reason = ignored[0][key]
+            because = ", ".join(f"{k}={_shown(chosen[k])}" for k in dict.fromkeys((reason, "method")))
+            raise SystemExit(f"{key}={_shown(chosen[key])} would be ignored: nothing reads it with {because}")
 
 
 def refuse_taken(settings: Iterable[str], keys: Iterable[str], who: str) -> None:
@@ -202,8 +223,7 @@ def unread(r: Recipe) -> dict[str, str]:
     for holds, reason, keys in rules:
         for key in values if holds else ():
             if any(key == k or key.startswith(f"{k}.") for k in keys.split()):
-                because = f"{reason}={_shown(values[reason])}"
-                found.setdefault(key, because if reason == "method" else f"{because} (method={r.method})")
+                found.setdefault(key, reason)
     if r.regularizer == "coding_rate":
         found.pop("hamjepa.budget")  # fixes the scale of the features
     if r.regularizer == "ham_sigreg_radial":

@@ -34,6 +34,7 @@ WRONG = {
     "train.seed=2147483648": "train.seed must be less than 2147483648, got 2147483648$",
     "train.device=gpu": "train.device must be auto or a device of PyTorch, got gpu$",
     "train.device=cuda:99": "train.device must be auto or a device of this machine, got cuda:99$",
+    "train.cuda_graph=true train.device=cpu": "train.cuda_graph must be false without a CUDA device, got true on cpu$",
     "augment.flip=3": "augment.flip must be less than or equal to 1, got 3$",
     "augment.blur_kernel=65": "augment.blur_kernel must be an odd number from 1 to 63 for size 32, got 65$",
     "augment.blur_sigma=[2,1]": "augment.blur_sigma must be a pair low <= high",
@@ -63,7 +64,7 @@ WRONG = {
     'hamjepa.q={"std":2} hamjepa.q.std=1': "hamjepa.q.std is given twice",
     # Ignored:
     "regularizer_weight=5": "regularizer_weight=5.0 would be ignored: nothing reads it with regularizer=default",
-    "sigreg.slices=9": r"sigreg.slices=9 would be ignored.* regularizer=default \(method=hamjepa\)",
+    "sigreg.slices=9": "sigreg.slices=9 would be ignored.* with regularizer=default, method=hamjepa$",
     "method=sigreg predictor.steps=3": "predictor.steps=3 would be ignored: nothing reads it with method=sigreg",
     "predictor.hamiltonian=quadratic predictor.hidden_dim=9": "hidden_dim=9 .* with predictor.hamiltonian=quadratic",
     "data.train_size=99": "data.train_size=99 would be ignored: nothing reads it with data.name=cifar100",
@@ -111,6 +112,8 @@ def test_a_value_is_what_its_field_says(tmp_path):
     path.write_text("base: textures\nhamjepa: {match: qp, p_weight: 0}\ntrain: {out: 0123}")
     mine = load_recipe(str(path), ["method=sigreg"])  # one file for every method
     assert (mine.data.name, mine.train.out, mine.hamjepa.match) == ("textures", "0123", "qp")
+    path.write_text("base: textures\nhamjepa: {q: {std: 1}}")
+    load_recipe(str(path), ["regularizer=vicreg"])  # an override may switch off what the file sets
 
 
 @pytest.mark.parametrize("name", NAMES)

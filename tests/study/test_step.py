@@ -79,11 +79,6 @@ def test_a_step_on_a_gpu_never_waits():
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_cuda_graph_is_refused_where_there_is_no_gpu(tmp_path):
-    with pytest.raises(SystemExit, match="train.cuda_graph needs one process on a CUDA device, got 1 on 'cpu'"):
-        train(tiny(tmp_path / "run", "train.cuda_graph=true"))
-
-
 def test_a_compiled_run_learns_the_same(tmp_path, monkeypatch):
     eager, compiled = tmp_path / "eager", tmp_path / "compiled"
     train(tiny(eager, "train.precision=fp32"))
