@@ -24,7 +24,7 @@ from examples.images.packed import PackedImages, batches, pack
 from examples.model.build import build_model, build_optimizer
 from examples.recipe.schema import load_recipe
 from examples.system.machine import machine
-from examples.training.loop import make_step, make_views
+from examples.training.loop import clipping, make_crops, make_step, make_views
 from examples.training.ranks import ranks
 from examples.training.step_clock import StepClock
 
@@ -70,8 +70,10 @@ def measure(root: Path, cache: Path, batch: int, steps: int, overrides: Sequence
         report["read packed per second"] = batch * len(order) / (time.perf_counter() - began)
         model = build_model(recipe, images.shape[1:]).to(mine.device)
         clock = StepClock(mine.device)
-        step = make_step(recipe, model, build_optimizer(recipe, model), mine, clock)
-        views = make_views(recipe, data, mine)
+        optimizer = build_optimizer(model, recipe.optim, recipe.predictor.lr)
+        step = make_step(model, optimizer, mine, clock=clock, settings=recipe.train, **clipping(recipe))
+        crops = make_crops(recipe.augment, recipe.data, recipe.local_scale, data)
+        views = make_views(crops, recipe.train.seed, mine)
         wanted = [order[i % len(order)] for i in range(steps + 1)]
         for name, reader in (("in a thread", batches(images, wanted)), ("when wanted", at_once(images, wanted))):
             waits, totals = [], []

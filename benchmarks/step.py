@@ -38,7 +38,7 @@ class OurStep:
         torch.manual_seed(0)
         self.images, self.device = images, images.device
         self.model = build_model(recipe, images.shape[1:]).to(images.device)
-        self.optimizer = build_optimizer(recipe, self.model)
+        self.optimizer = build_optimizer(self.model, recipe.optim, recipe.predictor.lr)
         self.augment = Augment(recipe.augment, MEAN, STD)
         self.generator = torch.Generator(images.device).manual_seed(0)
         self.clock = StepClock(images.device)

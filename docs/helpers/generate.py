@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import symplectic_jepa
-from docs.helpers import components, scale_out
+from docs.helpers import components, recipes, scale_out
 from symplectic_jepa import pretrained
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +18,7 @@ RESULTS = ROOT / "benchmarks/results"
 # Pages of ``docs/`` that are committed, so that they can be read without building the site. A test keeps them current.
 COMMITTED: dict[str, Callable[[], str]] = {
     "components.md": components.page,
+    "recipes.md": recipes.page,
     "scale-out.md": scale_out.page,
 }
 

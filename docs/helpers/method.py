@@ -22,7 +22,7 @@ from examples.images.datasets import ImageData, load_data
 from examples.model.build import JEPA, build_model, explicit_euler
 from examples.recipe.schema import Recipe, load_recipe
 from examples.system.files import load_checkpoint
-from examples.training.loop import make_views, train
+from examples.training.loop import make_crops, make_views, train
 from examples.training.ranks import Ranks
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -54,7 +54,8 @@ def trained(*settings: str) -> tuple[Recipe, ImageData, JEPA]:
 def two_views(*settings: str, count: int = 512) -> tuple[Tensor, Tensor, Tensor]:
     """Test images ``(B, …)``, their two augmented views and the states of these views, both ``(2, B, …)``."""
     recipe, data, model = trained(*settings)
-    views = make_views(recipe, data, ALONE)(data.test_images[:count], None, 0)
+    crops = make_crops(recipe.augment, recipe.data, recipe.local_scale, data)
+    views = make_views(crops, recipe.train.seed, ALONE)(data.test_images[:count], None, 0)
     return data.test_images[:count], views, model.encoder(views.flatten(0, 1)).unflatten(0, (2, count))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from examples.recipe.schema import AugmentConfig
+from examples.recipe.sections import AugmentConfig
 
 RATIO = (3 / 4, 4 / 3)  # width : height of a crop
 ATTEMPTS = 10  # at a crop that fits into the image

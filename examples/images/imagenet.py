@@ -13,7 +13,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from examples.images.packed import PackedImages, check_space, estimate, pack
-from examples.recipe.schema import Data
+from examples.recipe.sections import Data
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -36,6 +36,8 @@ def load_imagenet(config: Data) -> tuple[PackedImages, PackedImages, tuple[str, 
         raise SystemExit(
             f"{root}: train and val must have the same classes, {len(apart)} are in one only: {', '.join(apart[:5])}"
         )
+    if config.classes is not None and config.classes > len(classes):
+        raise SystemExit(f"data.classes must be at most the {len(classes)} of {root}, got {config.classes}")
     folder = Path(config.cache) / fingerprint(root, splits, config.image_size)
     if (not dist.is_initialized() or dist.get_rank() == 0) and not folder.is_dir():
         pack_splits(folder, splits, classes, config)

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from examples.images.augment import Augment, normalize
 from examples.images.datasets import ImageData, load_data
 from examples.images.packed import PackedImages, batches
-from examples.model.build import build_model
-from examples.recipe.checks import METHODS
-from examples.recipe.schema import Evaluation, Recipe, load_recipe
+from examples.model.build import JEPA, build_model
+from examples.recipe.schema import METHODS, Recipe, read_recipe
+from examples.recipe.sections import HEADLINE_K, AugmentConfig, Evaluation
 from examples.system.files import load_checkpoint, save_atomically, write_atomically
 from examples.system.machine import pick_device
-from symplectic_jepa import split_state
+from symplectic_jepa import PhaseSpaceTokenEncoder, split_state
 from symplectic_jepa.evaluation import (
     alignment,
     feature_norms,
@@ -30,26 +30,29 @@ from symplectic_jepa.evaluation import (
     spectrum,
     uniformity,
 )
+from symplectic_jepa.theory import isotropy_report
 
-HEADLINE_K = 20
 READOUTS = ("q", "p", "qp")  # of an encoder of tokens
 VIEWED = 5000  # test images whose two views are compared
+FITTED = 10_000  # training images, at equal distances, that a geometry is fitted to
 Features = tuple[Tensor, Tensor]  # of the training and the test images
 
 
 def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
     """Evaluate a run's last checkpoint; write ``metrics.json`` and ``diagnostics.pt`` into its folder."""
-    recipe = load_recipe(str(run / "recipe.yaml"))
+    recipe = run_recipe(run)
     device = pick_device(recipe.train.device)
     data = (load_data(recipe.data) if data is None else data).to(device)
     state = load_checkpoint(run / "checkpoint.pt", device)
     model = build_model(recipe, data.train_images.shape[1:]).to(device)
     model.load_state_dict(state["model"])
     method = METHODS[recipe.method]
-    features = {f"{method}-{name}": x for name, x in encode(recipe, model.encoder, data).items()}
+    features = {f"{method}-{name}": x for name, x in encode(model, data).items()}
     rows, diagnostics = measure(features, data, recipe.evaluation)
-    for name, (a, b) in two_views(recipe, model.encoder, data).items():
+    for name, (a, b) in two_views(model, recipe.augment, data).items():
         rows[f"{method}-{name}"] |= {"alignment": alignment(a, b).item(), "uniformity": uniformity(a).item()}
+    for name, (train, _) in features.items():
+        rows[name]["isotropy"] = isotropy(train, data.train_labels)
     metrics = {
         "method": method,
         "steps": state["step"],
@@ -66,10 +69,25 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
     return metrics
 
 
-def progress(recipe: Recipe, encoder: nn.Module, data: ImageData) -> dict[str, dict[str, float]]:
+def run_recipe(run: Path) -> Recipe:
+    """The recipe in a run's folder."""
+    return read_recipe((run / "recipe.yaml").read_text(), str(run / "recipe.yaml"))
+
+
+def isotropy(features: Tensor, labels: Tensor) -> dict[str, float] | None:
+    """What the theory says of features whose tasks are the labels (`isotropy_report`); None for collapsed ones."""
+    every = -(-len(features) // FITTED)
+    try:
+        report = isotropy_report(features[::every], labels[::every])
+    except ValueError:
+        return None
+    return {name: getattr(report, name).item() for name in ("price", "regret", "worst_case_ratio")}
+
+
+def progress(model: JEPA, data: ImageData) -> dict[str, dict[str, float]]:
     """What is drawn over the epochs, by readout; the encoder goes on training afterwards."""
     rows = {}
-    for name, (train, test) in encode(recipe, encoder, data).items():
+    for name, (train, test) in encode(model, data).items():
         knn = knn_sweep(train, data.train_labels, test, data.test_labels, ks=[HEADLINE_K])[HEADLINE_K]
         spread = spectrum(train)
         rows[name] = {
@@ -77,7 +95,7 @@ def progress(recipe: Recipe, encoder: nn.Module, data: ImageData) -> dict[str, d
             "effective_rank": spread.effective_rank,
             "participation_ratio": spread.participation_ratio,
         }
-    encoder.train()
+    model.encoder.train()
     return rows
 
 
@@ -86,8 +104,7 @@ def baselines(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     device = pick_device(recipe.train.device)
     data = data.to(device)
     torch.manual_seed(recipe.train.seed)
-    encoder = build_model(recipe, data.train_images.shape[1:]).encoder.to(device)
-    states = encode(recipe, encoder, data)
+    states = encode(build_model(recipe, data.train_images.shape[1:]).to(device), data)
     pixels = raw_pixels(data.train_images, data), raw_pixels(data.test_images, data)
     name = "raw pixels" if isinstance(data.train_images, Tensor) else "raw pixels (32 × 32)"
     features = {name: pixels, "untrained encoder": states.get("q", next(iter(states.values())))}
@@ -102,46 +119,47 @@ def raw_pixels(images: Tensor | PackedImages, data: ImageData) -> Tensor:
     return torch.cat(parts)
 
 
-def encode(recipe: Recipe, encoder: nn.Module, data: ImageData, chunk: int = 512) -> dict[str, Features]:
+def encode(model: JEPA, data: ImageData, chunk: int = 512) -> dict[str, Features]:
     """Features of both splits by readout: ``q``, ``p`` and ``qp``, or ``z`` of an encoder without tokens."""
 
     def inputs(images: Tensor | PackedImages) -> Iterator[Tensor]:
         parts = images.split(chunk) if isinstance(images, Tensor) else images.centres(chunk)
         return (normalize(part, data.mean, data.std) for part in parts)
 
-    return readouts(recipe, *(forward(recipe, encoder, inputs(x)) for x in (data.train_images, data.test_images)))
+    return readouts(model, *(inputs(x) for x in (data.train_images, data.test_images)))
 
 
-def two_views(recipe: Recipe, encoder: nn.Module, data: ImageData, chunk: int = 512) -> dict[str, Features]:
+def two_views(model: JEPA, config: AugmentConfig, data: ImageData, chunk: int = 512) -> dict[str, Features]:
     """Features of two augmented views of test images, by readout; the same views at every call."""
-    augment = Augment(recipe.augment, data.mean, data.std)
+    augment = Augment(config, data.mean, data.std)
     positions = list(torch.arange(min(VIEWED, len(data.test_images))).split(chunk))
 
     def inputs(seed: int) -> Iterator[Tensor]:
         generator = torch.Generator(data.test_labels.device).manual_seed(seed)
         return (augment(images, generator, sizes) for images, sizes in batches(data.test_images, positions))
 
-    return readouts(recipe, *(forward(recipe, encoder, inputs(seed)) for seed in (0, 1)))
+    return readouts(model, *(inputs(seed) for seed in (0, 1)))
 
 
-@torch.no_grad()
-def forward(recipe: Recipe, encoder: nn.Module, parts: Iterable[Tensor]) -> Tensor:
-    """Features in evaluation mode, float32."""
-    encoder.eval()
-    features = []
-    for part in parts:
-        x = part.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=recipe.train.precision == "bf16"):
-            features.append(encoder(x).float())
-    return torch.cat(features)
-
-
-def readouts(recipe: Recipe, first: Tensor, second: Tensor) -> dict[str, Features]:
-    """Two sets of features by readout."""
-    if recipe.encoder.mode == "global":
+def readouts(model: JEPA, *inputs: Iterable[Tensor]) -> dict[str, Features]:
+    """Features of two sets of images by readout."""
+    first, second = (forward(model, parts) for parts in inputs)
+    if not isinstance(model.encoder, PhaseSpaceTokenEncoder):
         return {"z": (first, second)}
     (q, p), (other_q, other_p) = split_state(first), split_state(second)
     return {"q": (q, other_q), "p": (p, other_p), "qp": (first, second)}
+
+
+@torch.no_grad()
+def forward(model: JEPA, parts: Iterable[Tensor]) -> Tensor:
+    """Features in evaluation mode, float32."""
+    encoder = model.encoder.eval()
+    features = []
+    for part in parts:
+        x = part.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=model.bf16):
+            features.append(encoder(x).float())
+    return torch.cat(features)
 
 
 def measure(

@@ -16,9 +16,8 @@ from torch import Tensor
 
 import symplectic_jepa as sj
 from examples.images.datasets import ImageData
-from examples.measurement.features import encode
+from examples.measurement.features import encode, run_recipe
 from examples.model.build import build_model, explicit_euler
-from examples.recipe.schema import load_recipe
 from examples.system.files import load_checkpoint, save_atomically
 from symplectic_jepa.evaluation import reversibility_error, symplecticity_defect
 from symplectic_jepa.hamiltonians import Hamiltonian
@@ -34,7 +33,7 @@ Map = Callable[[Tensor], Tensor]
 
 def measure_structure(run: Path, data: ImageData) -> dict[str, dict[str, float]]:
     """Numbers by map for a finished run's predictor; arrays for the figures go to ``structure.pt``. {} without one."""
-    recipe = load_recipe(str(run / "recipe.yaml"))
+    recipe = run_recipe(run)
     if recipe.method == "sigreg":
         return {}
     device = torch.device("cpu")  # float64 is slow on some devices, and this is small
@@ -42,7 +41,7 @@ def measure_structure(run: Path, data: ImageData) -> dict[str, dict[str, float]]
     model.load_state_dict(load_checkpoint(run / "checkpoint.pt", device)["model"])
     images = data.test_images
     few = images[:STATES] if isinstance(images, Tensor) else images.subset(torch.arange(min(STATES, len(images))))
-    features = encode(recipe, model.encoder, replace(data, train_images=few, test_images=few).to(device))
+    features = encode(model, replace(data, train_images=few, test_images=few).to(device))
     z = torch.cat([features[half][1] for half in ("q", "p")], -1).double()
     predictor = model.objective.predictor.double()
     results = {name: roll(maps, z) for name, maps in compared(predictor, recipe.predictor.integrator).items()}

@@ -10,17 +10,16 @@ from torch import Tensor, nn
 import symplectic_jepa as sj
 from examples.model.penalties import build_penalties
 from examples.recipe.schema import Recipe
+from examples.recipe.sections import Encoder, Optim, Predictor
 
 
-def build_encoder(recipe: Recipe) -> nn.Module:
-    """The backbone with a token head (or, for the baseline, a global one), as the recipe says."""
-    e = recipe.encoder
+def build_encoder(e: Encoder) -> nn.Module:
+    """The backbone with a token head or, for the baseline, a global one."""
+    head = {"token_channels": e.token_channels, "grid": e.grid}
     if e.backbone == "resnet18":
-        tokens = sj.PhaseSpaceTokenEncoder.resnet18(
-            stem=e.stem, token_layer=e.token_layer, token_channels=e.token_channels, grid=e.grid
-        )
+        tokens = sj.PhaseSpaceTokenEncoder.resnet18(stem=e.stem, token_layer=e.token_layer, **head)
     else:
-        tokens = sj.PhaseSpaceTokenEncoder(small_cnn(), in_channels=128, token_channels=e.token_channels, grid=e.grid)
+        tokens = sj.PhaseSpaceTokenEncoder(small_cnn(), in_channels=128, **head)
     if e.mode == "tokens":
         return tokens
     return nn.Sequential(
@@ -38,8 +37,7 @@ def small_cnn() -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def build_projector(recipe: Recipe, dim: int) -> nn.Module:
-    e = recipe.encoder
+def build_projector(e: Encoder, dim: int) -> nn.Module:
     if e.projector == "identity":
         return nn.Identity()
     return nn.Sequential(
@@ -54,39 +52,29 @@ def build_objective(recipe: Recipe, dim: int) -> sj.objectives.Objective:
     if recipe.method == "sigreg":
         return sj.LeJEPAObjective(penalties, global_views=recipe.data.global_views, convention=recipe.sigreg.convention)
     h = recipe.hamjepa
-    return sj.HamJEPAObjective(
-        build_predictor(recipe, dim // 2), match=h.match, p_weight=h.p_weight, bidirectional=h.bidirectional,
-        reverse_time=h.backward == "reverse", energy_weight=h.energy_weight, detach_target=h.detach_target,
-        penalties=penalties,
-    )  # fmt: skip
+    predictor = (build_residual_mlp if recipe.method == "mlp_hjepa" else build_predictor)(recipe.predictor, dim // 2)
+    keys = {"match", "p_weight", "bidirectional", "reverse_time", "energy_weight", "detach_target"}
+    return sj.HamJEPAObjective(predictor, penalties=penalties, **h.model_dump(include=keys))
 
 
-def build_predictor(recipe: Recipe, dim: int) -> sj.predictors.Predictor:
-    """The map on states ``(..., 2 · dim)``."""
-    p = recipe.predictor
-    if recipe.method == "mlp_hjepa":
-        return sj.ResidualMLPPredictor(
-            dim, hidden_dim=p.hidden_dim, depth=p.depth, dt=p.dt, steps=p.steps, learn_dt=p.learn_dt
-        )
+def build_residual_mlp(p: Predictor, dim: int) -> sj.ResidualMLPPredictor:
+    """The ablation's map on states ``(..., 2 · dim)``."""
+    return sj.ResidualMLPPredictor(dim, **p.model_dump(include={"hidden_dim", "depth", "dt", "steps"}))
+
+
+def build_predictor(p: Predictor, dim: int) -> sj.HamiltonianPredictor:
+    """The Hamiltonian map on states ``(..., 2 · dim)``."""
+    residual = p.model_dump(include={"hidden_dim", "depth", "activation", "residual_scale"})
     hamiltonian: sj.hamiltonians.Hamiltonian
     if p.hamiltonian == "separable":
-        hamiltonian = sj.SeparableHamiltonian(
-            dim, hidden_dim=p.hidden_dim, depth=p.depth, activation=p.activation,
-            base_coeff=p.base_coeff, residual_scale=p.residual_scale, learn_mass=p.learn_mass,
-        )  # fmt: skip
+        hamiltonian = sj.SeparableHamiltonian(dim, base_coeff=p.base_coeff, learn_mass=p.learn_mass, **residual)
     elif p.hamiltonian == "general":
-        hamiltonian = sj.GeneralHamiltonian(
-            dim, hidden_dim=p.hidden_dim, depth=p.depth, activation=p.activation, residual_scale=p.residual_scale
-        )
+        hamiltonian = sj.GeneralHamiltonian(dim, **residual)
     else:
         hamiltonian = sj.QuadraticHamiltonian(dim)
-    integrators: dict[str, sj.integrators.Integrator] = {
-        **sj.integrators.SPLITTINGS,
-        "implicit_midpoint": sj.implicit_midpoint,
-        "explicit_euler": explicit_euler,
-    }
-    integrator = integrators[p.integrator]
-    return sj.HamiltonianPredictor(hamiltonian, dt=p.dt, steps=p.steps, integrator=integrator, learn_dt=p.learn_dt)
+    others = {"implicit_midpoint": sj.implicit_midpoint, "explicit_euler": explicit_euler}
+    integrator = {**sj.integrators.SPLITTINGS, **others}[p.integrator]
+    return sj.HamiltonianPredictor(hamiltonian, dt=p.dt, steps=p.steps, integrator=integrator)
 
 
 def explicit_euler(
@@ -120,25 +108,25 @@ class JEPA(nn.Module):
 
 def build_model(recipe: Recipe, image_shape: torch.Size) -> JEPA:
     """The recipe's encoder, projector and objective, for images of this shape."""
-    encoder = build_encoder(recipe).eval()  # so that the probe of the dimension leaves BatchNorm's statistics alone
+    e = recipe.encoder
+    encoder = build_encoder(e).eval()  # so that the probe of the dimension leaves BatchNorm's statistics alone
     with torch.no_grad():
         dim = encoder(torch.zeros(1, *image_shape)).shape[-1]
-    projector = build_projector(recipe, dim)
-    objective = build_objective(recipe, dim if recipe.encoder.projector == "identity" else recipe.encoder.projector_dim)
+    projector = build_projector(e, dim)
+    objective = build_objective(recipe, dim if e.projector == "identity" else e.projector_dim)
     return JEPA(encoder, projector, objective, bf16=recipe.train.precision == "bf16").train()
 
 
-def build_optimizer(recipe: Recipe, model: JEPA) -> torch.optim.AdamW:
-    """AdamW on everything; the predictor may have its own learning rate.
+def build_optimizer(model: JEPA, o: Optim, predictor_lr: float | None = None) -> torch.optim.AdamW:
+    """AdamW on everything; the first group is encoder and projector, the second the objective's own parameters.
 
     Learning rates are tensors and the step is one fused kernel, so that a CUDA graph can hold it.
     """
-    o = recipe.optim
     own = list(model.objective.parameters())
     rest = [*model.encoder.parameters(), *model.projector.parameters()]
     rates = [(rest, o.lr)]
     if own:
-        rates.append((own, o.lr if recipe.predictor.lr is None else recipe.predictor.lr))
+        rates.append((own, o.lr if predictor_lr is None else predictor_lr))
     device = rest[0].device
     groups = [{"params": params, "lr": torch.tensor(lr, device=device), "base_lr": lr} for params, lr in rates]
     return torch.optim.AdamW(groups, weight_decay=o.weight_decay, fused=True, capturable=device.type == "cuda")

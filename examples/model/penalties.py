@@ -6,25 +6,29 @@ import math
 
 import symplectic_jepa as sj
 from examples.recipe.schema import Recipe
+from examples.recipe.sections import HamJEPA
 
 
 def build_penalties(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
     """The penalties on states ``(V, B, dim)`` that ``recipe.regularizer`` names."""
+    own = recipe.regularizer == "default"
     if recipe.regularizer == "none":
         return {}
-    if recipe.regularizer == "sigreg" or (recipe.regularizer == "default" and recipe.method == "sigreg"):
-        s = recipe.sigreg
-        weight = s.weight if recipe.regularizer_weight is None else recipe.regularizer_weight
-        return sj.sigreg_penalties(
-            weight=weight, slices=s.slices, knots=s.knots, t_max=s.t_max, views=s.views, seed=recipe.train.seed
-        )
-    if recipe.regularizer != "default":
-        return _other(recipe, dim)
-    h = recipe.hamjepa
-    return sj.hamjepa_penalties(
-        q=sj.Floors(**vars(h.q)), p=sj.Floors(**vars(h.p)), budget=h.budget, variance=h.variance,
-        spectrum=h.spectrum, mean=h.mean, seed=recipe.train.seed,
-    )  # fmt: skip
+    if own and recipe.method != "sigreg":
+        return build_floors(recipe.hamjepa, seed=recipe.train.seed)
+    if own or recipe.regularizer == "sigreg":
+        settings = recipe.sigreg.model_dump(include={"weight", "slices", "knots", "t_max", "views"})
+        if recipe.regularizer_weight is not None:
+            settings["weight"] = recipe.regularizer_weight
+        return sj.sigreg_penalties(**settings, seed=recipe.train.seed)
+    return _other(recipe, dim)
+
+
+def build_floors(h: HamJEPA, *, seed: int) -> dict[str, sj.Penalty]:
+    """HamJEPA's own penalties."""
+    halves = {half: sj.Floors(**getattr(h, half).model_dump()) for half in ("q", "p")}
+    weights = h.model_dump(include={"budget", "variance", "spectrum", "mean"})
+    return sj.hamjepa_penalties(**halves, **weights, seed=seed)
 
 
 def _other(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
@@ -53,5 +57,5 @@ def _other(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
         return penalty(sj.SlicedMMD(slices=s.slices, seed=seed), weight)
     grid = math.isqrt(dim // recipe.encoder.token_channels)
     kind = sj.geometries.RadialGeometry if name == "ham_sigreg_radial" else sj.geometries.LaplacianGeometry
-    regularizer = sj.HamSIGReg(kind((grid, grid)), slices=s.slices, knots=s.knots, t_max=s.t_max, seed=seed)
-    return penalty(regularizer, s.weight)
+    settings = s.model_dump(include={"slices", "knots", "t_max"})
+    return penalty(sj.HamSIGReg(kind((grid, grid)), **settings, seed=seed), s.weight)

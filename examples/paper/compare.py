@@ -9,8 +9,8 @@ from pathlib import Path
 from examples.images.datasets import load_data
 from examples.measurement.features import baselines, evaluate, table
 from examples.measurement.figures import diagnostics, summary_figure
-from examples.recipe.checks import METHODS
-from examples.recipe.schema import load_recipe
+from examples.recipe.schema import METHODS, check_machine, compose, refuse_ignored, refuse_taken
+from examples.recipe.text import assignments
 from examples.system.files import write_atomically
 from examples.training.loop import train
 from examples.training.ranks import ranks
@@ -18,21 +18,24 @@ from examples.training.ranks import ranks
 
 def compare(recipe_name: str, overrides: list[str], out: Path) -> str:
     """Run the comparison; return the table."""
-    recipe = load_recipe(recipe_name, overrides)
-    data = load_data(recipe.data)
-    rows = baselines(recipe, data)
-    runs = []
+    shared = assignments(overrides)
+    refuse_taken(shared, ("method", "train.out", "train.resume"), "the comparison")
+    recipes = []
     for method in ("sigreg", "mlp_hjepa", "hamjepa"):
-        run = out / method
-        settings = [*overrides, f"method={method}", f"train.out={run}", "train.resume=true"]
+        own = assignments([f"method={method}", f"train.out={out / method}", "train.resume=true"])
+        recipes.append(compose(recipe_name, shared, own))
+    refuse_ignored(recipes, shared)
+    check_machine(recipes[-1])
+    data = load_data(recipes[-1].data)
+    rows = baselines(recipes[-1], data)
+    for recipe in recipes:
         began = time.perf_counter()
         with ranks(recipe.train.device) as mine:
-            train(load_recipe(recipe_name, settings), data, mine)
-        print(f"{METHODS[method]}: trained in {time.perf_counter() - began:.0f} s; evaluating")
-        rows |= evaluate(run, data)["readouts"]
-        runs.append(run)
+            train(recipe, data, mine)
+        print(f"{METHODS[recipe.method]}: trained in {time.perf_counter() - began:.0f} s; evaluating")
+        rows |= evaluate(recipe.out, data)["readouts"]
     text = table(rows)
     write_atomically(out / "table.md", text + "\n")
     write_atomically(out / "metrics.json", json.dumps(rows, indent=2) + "\n")
-    summary_figure([diagnostics(run) for run in runs], out / "summary.png")
+    summary_figure([diagnostics(recipe.out) for recipe in recipes], out / "summary.png")
     return text

@@ -21,7 +21,7 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "steps-8": ("predictor.steps=8",),
     "match-qp": ("hamjepa.match=qp", "hamjepa.p_weight=0"),
     "one-direction": ("hamjepa.bidirectional=false",),
-    "forward-time": ("hamjepa.backward=forward",),
+    "forward-time": ("hamjepa.reverse_time=false",),
     "no-budget": ("hamjepa.budget=0",),
     "no-variance": ("hamjepa.variance=0",),
     "no-log-det": ("hamjepa.q.log_det=null", "hamjepa.p.log_det=null"),
@@ -53,9 +53,9 @@ class Cell:
         """Its folder under the study's."""
         return f"{self.table}/{self.name}-s{self.seed}"
 
-    def settings(self, out: str) -> list[str]:
-        """Overrides of the recipe, for a run in ``out``."""
-        return [*self.overrides, f"train.seed={self.seed}", f"train.out={out}", "train.resume=true"]
+    def fixed(self, out: str) -> list[str]:
+        """Settings that make it this cell, for a run in ``out``."""
+        return [f"train.seed={self.seed}", f"train.out={out}", "train.resume=true"]
 
 
 def _methods(

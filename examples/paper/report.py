@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from examples.measurement.features import HEADLINE_K, READOUTS
+from examples.measurement.features import READOUTS
 from examples.measurement.structure import ROLLOUT
 from examples.paper.figures import draw_figures
 from examples.paper.grid import ABLATED
 from examples.paper.published import PUBLISHED
-from examples.recipe.checks import METHODS
+from examples.recipe.schema import METHODS
+from examples.recipe.sections import HEADLINE_K
 from examples.system.files import write_atomically
 
 CELL = "cell.json"
@@ -113,7 +114,19 @@ def _accuracies(name: str, records: list[Record]) -> str:
                 line += _published(theirs, measure, values[measure]) if theirs else ["–", "–"]
         lines.append(_row(line))
     return "\n".join(
-        [*lines, "", *_paired(rows), "", *_structure(records), "", *_cost(records), *_failures(records), ""]
+        [
+            *lines,
+            "",
+            *_paired(rows),
+            "",
+            *_structure(records),
+            "",
+            *_isotropy(rows),
+            "",
+            *_cost(records),
+            *_failures(records),
+            "",
+        ]
     )
 
 
@@ -154,6 +167,26 @@ def _structure(records: list[Record]) -> list[str]:
     head = ["map of the trained predictor, float64", *columns.values()]
     lines = [_row([name, *(f"{numbers[key]:.3g}" for key in columns)]) for name, numbers in worst.items()]
     note = "Explicit Euler is of HamJEPA's trained energy; the residual MLP has none, its error is that of ½‖z‖²."
+    return [_row(head), _row(["---"] * len(head)), *lines, "", note]
+
+
+def _isotropy(rows: dict[str, dict[int, Record]]) -> list[str]:
+    """What the theory says of each readout of the training features, mean over seeds."""
+    columns = {
+        "price": "price of isotropy", "regret": "regret of the features", "worst_case_ratio": "features / isotropic"
+    }  # fmt: skip
+    head, lines = ["worst-case task variance", *columns.values()], []
+    for name, cells in rows.items():
+        found = [row["isotropy"] for row in cells.values() if row.get("isotropy")]
+        if found:
+            lines.append(_row([name, *(mean_std([x[key] for x in found]) for key in columns)]))
+    if not lines:
+        return []
+    note = (
+        "Tasks are linear readouts of the classes from training features (`symplectic_jepa.theory.isotropy_report`). "
+        "Price and regret are worst cases relative to the best covariance: of an isotropic one, and of the features' "
+        "own. Their ratio is below 1 where the features are better than isotropic."
+    )
     return [_row(head), _row(["---"] * len(head)), *lines, "", note]
 
 

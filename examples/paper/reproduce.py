@@ -6,7 +6,6 @@ import json
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from examples.measurement.features import baselines, evaluate
 from examples.measurement.structure import measure_structure
 from examples.paper.grid import SCALES, UNTRAINED, Cell
 from examples.paper.report import CELL
-from examples.recipe.checks import METHODS
-from examples.recipe.schema import Data, Recipe, load_recipe, to_yaml
+from examples.recipe.schema import METHODS, Recipe, check_machine, compose, refuse_ignored, refuse_taken, to_yaml
+from examples.recipe.sections import Data
+from examples.recipe.text import assignments
 from examples.system.files import write_atomically
 from examples.system.machine import machine, pick_device
 from examples.training.loop import train
@@ -44,18 +44,24 @@ def reproduce(
         SystemExit: if a recipe or its data are not there (before anything is trained), or a finished cell was made with
             other settings.
     """
+    shared = assignments(overrides)
+    refuse_taken(shared, ("method", "train.seed", "train.out", "train.resume"), "the study")
     recipes = []
     for cell in cells:
-        root = [f"data.root={roots[cell.recipe]}"] if roots and cell.recipe in roots else []
-        recipes.append(load_recipe(cell.recipe, [*cell.settings(str(out / cell.id)), *root, *overrides]))
+        root = {"data.root": roots[cell.recipe]} if roots and cell.recipe in roots else {}
+        fixed = assignments(cell.fixed(str(out / cell.id)))
+        recipes.append(compose(cell.recipe, assignments(cell.overrides), fixed, root, shared))
+    refuse_ignored(recipes, shared)
+    for recipe in recipes:
+        check_machine(recipe)
     todo = [(c, r) for c, r in zip(cells, recipes, strict=True) if not finished(out / c.id, r)]
-    data: dict[str, ImageData] = {}
+    data: dict[Data, ImageData] = {}
     for _, recipe in todo:
-        if str(recipe.data) not in data:
-            data[str(recipe.data)] = load_data(recipe.data)
+        if recipe.data not in data:
+            data[recipe.data] = load_data(recipe.data)
     for i, (cell, recipe) in enumerate(todo, start=1):
         print(f"{i} of {len(todo)}: {cell.id}", flush=True)
-        run_cell(cell, recipe, out / cell.id, data[str(recipe.data)])
+        run_cell(cell, recipe, out / cell.id, data[recipe.data])
 
 
 def finished(folder: Path, recipe: Recipe) -> bool:
@@ -63,7 +69,7 @@ def finished(folder: Path, recipe: Recipe) -> bool:
     path = folder / CELL
     if not path.is_file():
         return False
-    if changed := differing_keys(json.loads(path.read_text())["recipe"], to_yaml(recipe)):
+    if changed := differing_keys(json.loads(path.read_text())["recipe"], recipe, str(path)):
         raise SystemExit(
             f"{path} was made with other settings; these differ: {', '.join(changed)}; choose another --out"
         )
@@ -104,8 +110,9 @@ def run_cell(cell: Cell, recipe: Recipe, folder: Path, data: ImageData) -> None:
 
 def portable(recipe: Recipe, cell: Cell) -> Recipe:
     """The recipe without the paths of one machine."""
-    data = replace(recipe.data, root=Data.root, cache=Data.cache)
-    return replace(recipe, data=data, train=replace(recipe.train, out=cell.id))
+    data = recipe.data.model_copy(update={"root": Data().root, "cache": Data().cache})
+    train = recipe.train.model_copy(update={"out": cell.id})
+    return recipe.model_copy(update={"data": data, "train": train})
 
 
 def commit() -> str | None:

@@ -1,1 +1,1 @@
-"""Recipes: the schema, its checks, the files."""
+"""Recipes: sections, schema, files."""

@@ -1,215 +1,272 @@
-"""The schema of a recipe: every knob under one name, unknown keys rejected."""
+"""A recipe: its sections together, which of them fit, which of their keys are read, and how one is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import json
+import re
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import cast
+from typing import Any, Literal
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
+from pydantic import ValidationError, model_validator
+from typing_extensions import Self
 
-from examples.recipe.checks import check
+from examples.recipe.sections import (
+    AugmentConfig,
+    Data,
+    Encoder,
+    Evaluation,
+    HamJEPA,
+    Optim,
+    Predictor,
+    Regularizer,
+    Scale,
+    Section,
+    SIGReg,
+    Train,
+    Weight,
+)
+from examples.recipe.text import Settings, assignments, flat, nested, read
+from examples.system.machine import pick_device
 
 RECIPES = Path(__file__).parent
+METHODS = {"hamjepa": "HamJEPA", "mlp_hjepa": "MLP-HJEPA", "sigreg": "SIGReg"}
 
 
-@dataclass
-class Data:
-    name: str = "cifar100"  # cifar100, textures or imagenet100
-    root: str = "data"  # where torchvision keeps CIFAR-100; imagenet100: the folder of train and val
-    classes: int | None = None  # keep the first so many classes
-    train_size: int = 5000  # textures: images drawn for training
-    test_size: int = 1000  # textures: images drawn for testing
-    image_size: int = 256  # imagenet100: shorter side of the packed images
-    crop: int = 224  # imagenet100: side of the centre crop that is evaluated
-    cache: str = "data/packed"  # imagenet100: where decoded images are kept
-    cache_gib: float = 64.0  # at most
-    workers: int | None = None  # processes that decode; default: one per core
-    corrupt_share: float = 1e-5  # of the images may be unreadable; they are left out and listed
-    batch_size: int = 512  # images per step, each seen in every view; the last incomplete batch is dropped
-    global_views: int = 2
-    local_views: int = 0
+class Recipe(Section):
+    method: Literal["hamjepa", "mlp_hjepa", "sigreg"] = "hamjepa"  # mlp_hjepa: the residual-MLP ablation
+    regularizer: Regularizer = "default"
+    regularizer_weight: Weight | None = None  # of another one; default: as in examples/model/penalties.py
+    data: Data = Data()
+    augment: AugmentConfig = AugmentConfig()
+    local_scale: Scale = (0.05, 0.3)  # crop scale of local views
+    encoder: Encoder = Encoder()
+    predictor: Predictor = Predictor()
+    hamjepa: HamJEPA = HamJEPA()
+    sigreg: SIGReg = SIGReg()
+    optim: Optim = Optim()
+    train: Train = Train()
+    evaluation: Evaluation = Evaluation()
+
+    @property
+    def out(self) -> Path:
+        """The run's folder."""
+        return Path(self.train.out or f"runs/{self.data.name}-{self.method}-s{self.train.seed}")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """What no section can see alone."""
+        views = self.data.global_views + self.data.local_views
+        if self.method != "sigreg":
+            mixes = f"for method={self.method}: anything else mixes the channels of q and p"
+            _require(self, "encoder.mode", "tokens", mixes)
+            _require(self, "encoder.projector", "identity", mixes)
+            _require(self, "data.global_views", 2, f"for method={self.method}, which matches two")
+        if self.method == "mlp_hjepa":
+            _require(self, "hamjepa.energy_weight", 0, "for method=mlp_hjepa, which has no energy")
+        if views < 2:
+            raise ValueError("data.global_views must be at least 2 without local views: nothing to predict, got 1")
+        if self.regularizer == "barlow_twins" and views != 2:
+            raise ValueError(f"data.local_views must leave two views for regularizer=barlow_twins, got {views} views")
+        if self.regularizer.startswith("ham_sigreg"):
+            because = f"for regularizer={self.regularizer}, whose geometry is that of the token grid"
+            _require(self, "encoder.mode", "tokens", because)
+            _require(self, "encoder.projector", "identity", because)
+        if self.method == "sigreg" and self.sigreg.convention == "convex":
+            weight = self.sigreg.weight if self.regularizer_weight is None else self.regularizer_weight
+            heavy = self.regularizer_weight is None and self.regularizer.startswith("kerjepa")
+            if weight > 1 or heavy:
+                raise ValueError(
+                    "sigreg.convention=convex needs a weight of at most 1, set regularizer_weight or sigreg.weight, "
+                    f"got {'the default of ' + self.regularizer if heavy else weight}"
+                )
+        return self
 
 
-@dataclass
-class AugmentConfig:
-    """One kind of view. The defaults are the paper's CIFAR recipe; ImageNet has scale 0.4 and kernel 23."""
-
-    size: int = 32
-    scale: tuple[float, float] = (0.3, 1.0)
-    flip: float = 0.5
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)  # brightness, contrast, saturation, hue
-    jitter_prob: float = 0.8
-    grayscale_prob: float = 0.2
-    blur_prob: float = 0.5
-    blur_kernel: int = 3
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    solarize_prob: float = 0.2
-    solarize_threshold: float = 128 / 255
-
-    def __post_init__(self) -> None:
-        self._require("size", lambda v: isinstance(v, int) and v >= 1, "an int >= 1")
-        for name in ("flip", "jitter_prob", "grayscale_prob", "blur_prob", "solarize_prob", "solarize_threshold"):
-            self._require(name, lambda v: 0 <= v <= 1, "between 0 and 1")
-        self._require("scale", lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, "a pair 0 < low <= high <= 1")
-        self._require("blur_sigma", lambda v: len(v) == 2 and 0 < v[0] <= v[1], "a pair 0 < low <= high")
-        wanted = "four strengths between 0 and 1, the last (hue) at most 0.5"
-        self._require("jitter", lambda v: len(v) == 4 and 0 <= min(v) <= max(v) <= 1 and v[3] <= 0.5, wanted)
-        odd = range(1, 2 * self.size, 2)  # a border reflects once
-        self._require("blur_kernel", lambda v: v in odd, f"an odd int from 1 to {odd[-1]} for size {self.size}")
-
-    def _require(self, name: str, holds: Callable[..., bool], wanted: str) -> None:
-        if not holds(value := getattr(self, name)):
-            raise ValueError(f"{name} must be {wanted}, got {value!r}")
+def _require(recipe: Recipe, key: str, wanted: object, why: str) -> None:
+    if (value := attrgetter(key)(recipe)) != wanted:
+        raise ValueError(f"{key} must be {wanted} {why}, got {value}")
 
 
-@dataclass
-class Encoder:
-    backbone: str = "resnet18"  # resnet18 or small_cnn
-    stem: str = "cifar"  # resnet18: cifar or imagenet
-    mode: str = "tokens"  # tokens, or global (average pool and a linear layer; baseline only)
-    token_layer: int = 3
-    token_channels: int = 32
-    grid: int | None = None  # pool the token grid to this side
-    global_dim: int = 2048  # mode global: size of the embedding
-    projector: str = "identity"  # identity, or mlp (baseline only)
-    projector_hidden: int = 2048
-    projector_dim: int = 512
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name (``cifar100``) or path, apply overrides (``train.epochs=80``), and check all of it.
 
-
-@dataclass
-class Predictor:
-    hamiltonian: str = "separable"  # separable, quadratic (no parameters) or general (needs implicit_midpoint)
-    integrator: str = "leapfrog"  # a name of SPLITTINGS, implicit_midpoint, or explicit_euler (ablation only)
-    dt: float = 0.05
-    steps: int = 2
-    learn_mass: bool = False  # a learned kinetic metric; see SeparableHamiltonian for the reason against it
-    learn_dt: bool = False  # refused by the objective: dt -> 0 minimises the loss
-    hidden_dim: int = 256
-    depth: int = 2
-    activation: str = "gelu"
-    base_coeff: float = 0.1
-    residual_scale: float = 0.02
-    residual_warmup_epochs: int = 10
-    lr: float | None = None  # own learning rate; default: optim.lr
-
-
-@dataclass
-class Floors:
-    """Targets on one half of the state; see `symplectic_jepa.Floors`."""
-
-    energy: float | None = 1.0
-    std: float | None = 0.2
-    log_det: float | None = -1.5
-    participation: float | None = 0.12
-    top_share: float | None = 0.35
-    proj_dim: int = 128
-    eps: float = 1e-4
-    refresh_every: int = 16
-
-
-@dataclass
-class HamJEPA:
-    match: str = "q"
-    p_weight: float = 0.2
-    bidirectional: bool = True
-    backward: str = "reverse"
-    energy_weight: float = 0.0
-    detach_target: bool = True
-    budget: float = 0.2
-    variance: float = 0.5
-    spectrum: float = 0.5
-    mean: float = 0.05
-    q: Floors = field(default_factory=Floors)
-    p: Floors = field(default_factory=lambda: Floors(participation=0.16, top_share=0.30))
-    clip_grad: float | None = 1.0
-
-
-@dataclass
-class SIGReg:
-    weight: float = 0.02
-    slices: int = 64
-    knots: int = 9
-    t_max: float = 3.0
-    views: str = "separate"  # separate or stacked
-    convention: str = "sum"  # sum: L + weight * R; convex: (1 - weight) * L + weight * R
-    clip_grad: float | None = None
-
-
-@dataclass
-class Optim:
-    lr: float = 5e-4
-    weight_decay: float = 5e-4
-    warmup_epochs: int = 10
-    warmup_factor: float = 0.01  # of lr, at the first step
-    final_factor: float = 0.001  # of lr, at the last step
-    regularizer_warmup_epochs: int = 0  # ramp of all penalties' weights
-
-
-@dataclass
-class Train:
-    epochs: int = 30
-    precision: str = "bf16"  # bf16 autocast of the encoder, or fp32
-    compile: bool = False  # the model's forward and backward through torch.compile, as one graph
-    cuda_graph: bool = False  # forward, backward and optimizer recorded once and replayed; one GPU
-    device: str = "auto"  # auto, cpu, cuda, …
-    seed: int = 42
-    log_every: int = 10  # steps
-    checkpoint_every: int = 1  # epochs; the last one is always kept
-    out: str = "runs/${data.name}-${method}-s${train.seed}"
-    resume: bool = False
-
-
-@dataclass
-class Evaluation:
-    ks: list[int] = field(default_factory=lambda: [1, 5, 10, 20, 50, 100, 200])
-    probe_epochs: int = 50
-    every: int | None = None  # epochs between evaluations during the training; default: none
-
-
-@dataclass
-class Recipe:
-    method: str = "hamjepa"  # hamjepa, mlp_hjepa (the residual-MLP ablation) or sigreg
-    regularizer: str = "default"  # the method's own, or another of examples/model/penalties.py in its place
-    regularizer_weight: float | None = None  # of another one; default: as in examples/model/penalties.py
-    data: Data = field(default_factory=Data)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    local_scale: tuple[float, float] = (0.05, 0.3)  # crop scale of local views
-    encoder: Encoder = field(default_factory=Encoder)
-    predictor: Predictor = field(default_factory=Predictor)
-    hamjepa: HamJEPA = field(default_factory=HamJEPA)
-    sigreg: SIGReg = field(default_factory=SIGReg)
-    optim: Optim = field(default_factory=Optim)
-    train: Train = field(default_factory=Train)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-
-
-def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe by name (``cifar100``) or path and apply overrides (``train.epochs=80``).
+    A recipe file holds differences from the defaults, or with ``base: NAME`` from another recipe. One file serves all
+    methods: what it sets must be read by one of them, an override by the method that is run.
 
     Raises:
-        SystemExit: naming the file, or the key that is unknown or has a wrong type, and what is known.
+        SystemExit: naming file, key, value and what was expected.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise SystemExit(f"recipe {name!r} not found at {path}; known recipes: {known}")
-    try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(Recipe), OmegaConf.load(path), OmegaConf.from_dotlist(overrides or [])
-        )
-        recipe = cast(Recipe, OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
-        message, key = str(error).splitlines()[0], error.full_key
-        raise SystemExit(f"recipe {path.name}: {f'{key}: ' if key else ''}{message}") from error
-    except ValueError as error:  # AugmentConfig's own, the only part that checks itself
-        raise SystemExit(f"recipe {path.name}: augment.{error}") from error
-    check(recipe)
+    settings = assignments(overrides)
+    recipe = compose(name, settings)
+    refuse_ignored([recipe], settings)
+    check_machine(recipe)
     return recipe
+
+
+def compose(name: str, *layers: Settings) -> Recipe:
+    """A recipe with layers of settings over it, the last on top; `refuse_ignored` is left to the caller.
+
+    Raises:
+        SystemExit: as `load_recipe`, and for a key of a file of one's own that no method reads.
+    """
+    own = _file(name)
+    settings = dict(own)
+    if (base := settings.pop("base", None)) is not None:
+        below = _file(base) if isinstance(base, str) else {"base": base}
+        if "base" in below:
+            raise SystemExit(f"{_path(name)}: base must be a recipe that has no base itself, got {base}")
+        settings = {**below, **settings}
+    for layer in layers:
+        settings |= layer
+    recipe = _validated(settings, f"recipe {name}")
+    if _path(name).parent != RECIPES:
+        switches = unread(recipe)  # an override may switch off what the file sets
+        kept = [key for key in own if not any(switches.get(key) in layer for layer in layers)]
+        refuse_ignored([recipe.model_copy(update={"method": m}) for m in METHODS], kept)
+    return recipe
+
+
+def read_recipe(text: str, where: str) -> Recipe:
+    """A recipe from the whole of its YAML, as `to_yaml` wrote it; a key that is newer has its default.
+
+    Raises:
+        SystemExit: naming ``where``, the key, the value and what was expected.
+    """
+    return _validated(read(text, where), where)
 
 
 def to_yaml(recipe: Recipe) -> str:
     """The whole recipe as YAML, for the run's folder and its checkpoints."""
-    return OmegaConf.to_yaml(OmegaConf.structured(recipe), resolve=True)
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def check_machine(recipe: Recipe) -> None:
+    """Refuse what this machine cannot run.
+
+    Raises:
+        SystemExit: naming the key, its value and what was expected.
+    """
+    device = pick_device(recipe.train.device)
+    if recipe.train.cuda_graph and device.type != "cuda":
+        raise SystemExit(f"train.cuda_graph must be false without a CUDA device, got true on {device.type}")
+
+
+def refuse_ignored(recipes: Sequence[Recipe], settings: Iterable[str]) -> None:
+    """Refuse a key that was set to anything but its default, if none of the recipes reads it.
+
+    Raises:
+        SystemExit: naming the key, its value, and the setting because of which nothing reads it.
+    """
+    ignored, chosen, defaults = [unread(r) for r in recipes], flat(recipes[0].model_dump()), flat(Recipe().model_dump())
+    for key in settings:
+        if key in defaults and chosen[key] != defaults[key] and all(key in keys for keys in ignored):
+            reason = ignored[0][key]
+            because = ", ".join(f"{k}={_shown(chosen[k])}" for k in dict.fromkeys((reason, "method")))
+            raise SystemExit(f"{key}={_shown(chosen[key])} would be ignored: nothing reads it with {because}")
+
+
+def refuse_taken(settings: Iterable[str], keys: Iterable[str], who: str) -> None:
+    """Refuse settings that a command makes itself."""
+    for key in keys:
+        if key in settings:
+            raise SystemExit(f"{key} is set by {who} itself, for every run; leave it out")
+
+
+def unread(r: Recipe) -> dict[str, str]:
+    """Keys that nothing reads, each with the setting that is the reason."""
+    matching, d, a, e, h = r.method != "sigreg", r.data, r.augment, r.encoder, r.hamjepa
+    floors = matching and r.regularizer == "default"
+    sigreg = r.regularizer == "sigreg" or (not matching and r.regularizer == "default")
+    sliced = sigreg or r.regularizer.startswith("ham_sigreg")
+    kind = r.predictor.hamiltonian if r.method == "hamjepa" else r.method
+    residual = "predictor.activation predictor.residual_scale predictor.residual_warmup_epochs"
+    hinges = ("log_det", "participation", "top_share", "proj_dim", "eps", "refresh_every")
+    rules = (
+        (d.name == "textures", "data.name", "data.root"),
+        (d.name != "textures", "data.name", "data.train_size data.test_size"),
+        (d.name != "imagenet100", "data.name", "data.image_size data.crop"),
+        (d.name != "imagenet100", "data.name", "data.cache data.cache_gib data.workers data.corrupt_share"),
+        (not d.local_views, "data.local_views", "local_scale"),
+        (not a.jitter_prob, "augment.jitter_prob", "augment.jitter"),
+        (not a.blur_prob, "augment.blur_prob", "augment.blur_kernel augment.blur_sigma"),
+        (not a.solarize_prob, "augment.solarize_prob", "augment.solarize_threshold"),
+        (e.backbone != "resnet18", "encoder.backbone", "encoder.stem encoder.token_layer"),
+        (e.mode != "tokens", "encoder.mode", "encoder.token_channels encoder.grid"),
+        (e.mode != "global", "encoder.mode", "encoder.global_dim"),
+        (e.projector != "mlp", "encoder.projector", "encoder.projector_hidden encoder.projector_dim"),
+        (not matching, "method", "predictor hamjepa"),
+        (matching, "method", "sigreg.convention sigreg.clip_grad"),
+        (kind == "mlp_hjepa", "method", f"{residual} predictor.hamiltonian predictor.integrator"),
+        (kind == "quadratic", "predictor.hamiltonian", f"{residual} predictor.hidden_dim predictor.depth predictor.lr"),
+        (kind != "separable", "predictor.hamiltonian", "predictor.base_coeff predictor.learn_mass"),
+        (h.clip_grad is None, "hamjepa.clip_grad", "hamjepa.clip"),
+        (
+            not floors,
+            "regularizer",
+            "hamjepa.budget hamjepa.variance hamjepa.spectrum hamjepa.mean hamjepa.q hamjepa.p",
+        ),
+        (not h.budget, "hamjepa.budget", "hamjepa.q.energy hamjepa.p.energy"),
+        (not h.variance, "hamjepa.variance", "hamjepa.q.std hamjepa.p.std"),
+        (not h.spectrum, "hamjepa.spectrum", " ".join(f"hamjepa.{half}.{key}" for half in "qp" for key in hinges)),
+        (not sigreg, "regularizer", "sigreg.views"),
+        (not sliced, "regularizer", "sigreg.knots sigreg.t_max"),
+        (not sliced and r.regularizer != "kerjepa_sliced", "regularizer", "sigreg.slices sigreg.weight"),
+        (r.regularizer_weight is not None, "regularizer_weight", "sigreg.weight"),
+        (r.regularizer in ("default", "none"), "regularizer", "regularizer_weight"),
+        (r.regularizer == "none", "regularizer", "optim.regularizer_warmup_epochs"),
+    )
+    values = flat(r.model_dump())
+    found: dict[str, str] = {}
+    for holds, reason, keys in rules:
+        for key in values if holds else ():
+            if any(key == k or key.startswith(f"{k}.") for k in keys.split()):
+                found.setdefault(key, reason)
+    if r.regularizer == "coding_rate":
+        found.pop("hamjepa.budget")  # fixes the scale of the features
+    if r.regularizer == "ham_sigreg_radial":
+        found.pop("predictor.lr", None)  # also of the geometry's parameters
+    return found
+
+
+def _path(name: str) -> Path:
+    return Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+
+
+def _file(name: str) -> Settings:
+    path = _path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise SystemExit(f"recipe {name!r} not found at {path}; known recipes: {known}")
+    try:
+        return read(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise SystemExit(f"{path} is not a text file: {error}") from error
+
+
+def _validated(settings: Settings, where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(nested(settings))
+    except ValidationError as error:
+        raise SystemExit(f"{where}: " + "\n".join(_explained(e) for e in error.errors())) from error
+
+
+def _explained(error: Any) -> str:
+    """One line: the full key, what was expected, the value."""
+    parts, key = error["loc"], ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in parts[:-1]:
+            section = section.model_fields[part].annotation
+        there = ".".join(parts[:-1])
+        return f"unknown key {key}{f' in {there}' if there else ''}; known: {', '.join(section.model_fields)}"
+    message = str(error["ctx"]["error"]) if "error" in error.get("ctx", {}) else error["msg"]
+    if not parts:
+        return message
+    return f"{key} {re.sub(r'^(Input|String|Tuple) should', 'must', message)}, got {_shown(error['input'])}"
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value, default=str)

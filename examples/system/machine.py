@@ -26,5 +26,14 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is the first GPU, or the CPU."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """``auto`` is the first GPU, or the CPU.
+
+    Raises:
+        SystemExit: if this machine has no such device.
+    """
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "xpu": torch.xpu.device_count()}
+    there["mps"] = int(torch.backends.mps.is_available())
+    if (device.index or 0) >= there.get(device.type, 0):
+        raise SystemExit(f"train.device must be auto or a device of this machine, got {name}")
+    return device

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from examples.images.augment import Augment, AugmentConfig
+from examples.images.augment import Augment
 from examples.images.datasets import ImageData
 from examples.images.packed import batches
 from examples.measurement.features import progress
 from examples.model.build import JEPA, build_model, build_optimizer
 from examples.recipe.schema import Recipe
+from examples.recipe.sections import AugmentConfig, Data, Train
 from examples.training.cuda_graph import CapturedStep
 from examples.training.nan_guard import FiniteGuard
 from examples.training.ranks import Ranks
@@ -34,27 +36,24 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     data = data.to(mine.device)
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe, data.train_images.shape[1:]).to(mine.device)
-    optimizer = build_optimizer(recipe, model)
-    steps_per_epoch = len(data.train_images) // recipe.data.batch_size
-    if not steps_per_epoch:
-        raise SystemExit(
-            f"data.batch_size must be at most the {len(data.train_images)} training images, "
-            f"got {recipe.data.batch_size}"
-        )
-    if recipe.data.batch_size < mine.size:
-        raise SystemExit(f"data.batch_size must be at least the {mine.size} ranks, got {recipe.data.batch_size}")
-    schedules = Schedules(recipe, steps_per_epoch)
+    optimizer = build_optimizer(model, recipe.optim, recipe.predictor.lr)
+    size = recipe.data.batch_size
+    steps_per_epoch = len(data.train_images) // size
+    if not mine.size <= size <= len(data.train_images):
+        bounds = f"from {mine.size}, the ranks, to {len(data.train_images)}, the training images"
+        raise SystemExit(f"data.batch_size must be {bounds}, got {size}")
+    schedules = Schedules(recipe.optim, recipe.predictor, epochs=recipe.train.epochs, steps_per_epoch=steps_per_epoch)
     out, step, spent = open_run(recipe, model, optimizer, mine)
     began = time.perf_counter() - spent
-    views = make_views(recipe, data, mine)
+    crops = make_crops(recipe.augment, recipe.data, recipe.local_scale, data)
+    views = make_views(crops, recipe.train.seed, mine)
     clock = StepClock(mine.device)
-    run_step = make_step(recipe, model, optimizer, mine, clock)
+    run_step = make_step(model, optimizer, mine, clock=clock, settings=recipe.train, **clipping(recipe))
     guard = FiniteGuard(mine.device)
     with Log(out, mine, total=schedules.total, step=step) as log:
         while step < schedules.total:
-            shares = [
-                batch.tensor_split(mine.size)[mine.rank] for batch in epoch_batches(recipe, data, step, steps_per_epoch)
-            ]
+            whole = epoch_batches(data.train_labels, size, seed=recipe.train.seed, step=step)
+            shares = [batch.tensor_split(mine.size)[mine.rank] for batch in whole]
             reader = batches(data.train_images, shares)
             for _ in shares:
                 logged = step % recipe.train.log_every == 0 or step + 1 == schedules.total
@@ -76,7 +75,7 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
                         step,
                         step / steps_per_epoch,
                         values,
-                        images_per_second=recipe.data.batch_size / sum(seconds.values()),
+                        images_per_second=size / sum(seconds.values()),
                     )
                 step += 1
                 log.bar.update()
@@ -84,7 +83,7 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
             guard.check()
             epoch, every = step // steps_per_epoch, recipe.evaluation.every
             if mine.main and every and (last or epoch % every == 0):
-                log.write_curves(step, epoch, progress(recipe, model.encoder, data))
+                log.write_curves(step, epoch, progress(model, data))
             if mine.main and (last or epoch % recipe.train.checkpoint_every == 0):
                 save_run(out, recipe, model, optimizer, step=step, seconds=time.perf_counter() - began)
     return out
@@ -93,23 +92,27 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
 Step = tuple[Tensor, dict[str, Tensor], Tensor]  # the loss, its terms and the gradient norm
 
 
+def clipping(recipe: Recipe) -> dict[str, Any]:
+    """What the method's section says of the gradients, for `train_step`."""
+    if recipe.method == "sigreg":
+        return {"clip": recipe.sigreg.clip_grad}
+    return {"clip": recipe.hamjepa.clip_grad, "clip_all": recipe.hamjepa.clip == "all"}
+
+
 def make_step(
-    recipe: Recipe, model: JEPA, optimizer: torch.optim.Optimizer, mine: Ranks, clock: StepClock
+    model: JEPA, optimizer: torch.optim.Optimizer, mine: Ranks, *, clock: StepClock, settings: Train, **clipping: Any
 ) -> Callable[[Tensor], Step]:
-    """``step(images)`` as the recipe says: eager, compiled, recorded as a CUDA graph, or both."""
-    clip = recipe.sigreg.clip_grad if recipe.method == "sigreg" else recipe.hamjepa.clip_grad
+    """``step(images)`` as the settings say: eager, compiled, recorded as a CUDA graph, or both."""
     step_model = parallel(model, mine)
-    if recipe.train.compile:
+    if settings.compile:
         step_model = torch.compile(step_model, fullgraph=mine.size == 1)  # DDP cuts the graph at its buckets
-    elif not recipe.train.cuda_graph:
+    elif not settings.cuda_graph:
         clock.attach(model)
-    step = functools.partial(train_step, step_model, optimizer, clip=clip)
-    if not recipe.train.cuda_graph:
+    step = functools.partial(train_step, step_model, optimizer, **clipping)
+    if not settings.cuda_graph:
         return functools.partial(step, clock=clock)
-    if mine.device.type != "cuda" or mine.size > 1:
-        raise SystemExit(
-            f"train.cuda_graph needs one process on a CUDA device, got {mine.size} on {mine.device.type!r}"
-        )
+    if mine.size > 1:
+        raise SystemExit(f"train.cuda_graph must be false for several processes, got true for {mine.size}")
     recorded: list[CapturedStep[Step]] = []
 
     def graphed(images: Tensor) -> Step:
@@ -128,9 +131,13 @@ def train_step(
     images: Tensor,
     *,
     clip: float | None,
+    clip_all: bool = True,
     clock: StepClock | None = None,
 ) -> Step:
-    """One step on views ``(V, B, 3, H, W)``, without waiting for the device."""
+    """One step on views ``(V, B, 3, H, W)``, without waiting for the device; the norm is of all gradients.
+
+    ``clip_all=False`` clips the first group of the optimizer alone, that of the encoder.
+    """
     loss, terms = model(images)
     optimizer.zero_grad(set_to_none=True)
     if clock:
@@ -138,8 +145,13 @@ def train_step(
     loss.backward()
     if clock:
         clock.mark(clock.passes[1])
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, float("inf") if clip is None else clip)
+    clipped, *others = [group["params"] for group in optimizer.param_groups]
+    free = [p for group in others for p in group]
+    if clip_all:
+        clipped, free = clipped + free, []
+    norm = nn.utils.clip_grad_norm_(clipped, float("inf") if clip is None else clip)
+    if free:
+        norm = norm.hypot(nn.utils.clip_grad_norm_(free, float("inf")))
     optimizer.step()
     if clock:
         clock.mark("optimizer")
@@ -160,25 +172,29 @@ def parallel(model: JEPA, mine: Ranks) -> nn.Module:
     return DistributedDataParallel(model)
 
 
-def epoch_batches(recipe: Recipe, data: ImageData, step: int, steps_per_epoch: int) -> list[Tensor]:
+def epoch_batches(labels: Tensor, size: int, *, seed: int, step: int) -> list[Tensor]:
     """Index batches of the epoch that ``step`` is in, from ``step`` on; a permutation per (seed, epoch)."""
+    steps_per_epoch = len(labels) // size
     epoch, done = divmod(step, steps_per_epoch)
-    generator = torch.Generator().manual_seed(recipe.train.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(data.train_images), generator=generator).to(data.train_labels.device)
-    size = recipe.data.batch_size
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(len(labels), generator=generator).to(labels.device)
     return list(order[: steps_per_epoch * size].split(size)[done:])
 
 
-def make_views(recipe: Recipe, data: ImageData, mine: Ranks) -> Callable[[Tensor, Tensor | None, int], Tensor]:
-    """Return ``views(images, sizes, step)``: ``(V, B, 3, H, W)``, global views first; random by (seed, step, rank)."""
-    crops = [Augment(recipe.augment, data.mean, data.std)] * recipe.data.global_views
-    if recipe.data.local_views:
-        local = AugmentConfig(**{**vars(recipe.augment), "scale": recipe.local_scale})
-        crops += [Augment(local, data.mean, data.std)] * recipe.data.local_views
+def make_crops(augment: AugmentConfig, views: Data, local_scale: tuple[float, float], data: ImageData) -> list[Augment]:
+    """One augmentation per view, the global ones first."""
+    local = augment.model_copy(update={"scale": local_scale})
+    configs = [augment] * views.global_views + [local] * views.local_views
+    return [Augment(config, data.mean, data.std) for config in configs]
+
+
+def make_views(crops: Sequence[Augment], seed: int, mine: Ranks) -> Callable[[Tensor, Tensor | None, int], Tensor]:
+    """Return ``views(images, sizes, step)``: ``(V, B, 3, H, W)``, a crop each; random by (seed, step, rank)."""
     generator = torch.Generator(mine.device)
 
     def views(images: Tensor, sizes: Tensor | None, step: int) -> Tensor:
-        generator.manual_seed((recipe.train.seed * 1_000_000_007 + step) * 4096 + mine.rank)
+        # Modulo the range of a generator's seeds, which a seed above four million leaves.
+        generator.manual_seed(((seed * 1_000_000_007 + step) * 4096 + mine.rank) % 2**64)
         return torch.stack([crop(images, generator, sizes) for crop in crops])
 
     return views

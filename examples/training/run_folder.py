@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from examples.recipe.schema import Recipe, to_yaml
+from examples.recipe.schema import Recipe, read_recipe, to_yaml
+from examples.recipe.text import flat
 from examples.system.files import load_checkpoint, save_atomically, truncate_log, write_atomically
 from examples.training.ranks import Ranks
 
@@ -33,7 +32,7 @@ def open_run(
     Raises:
         SystemExit: if a run is there and ``train.resume`` is not set, or it was made by another recipe.
     """
-    out = Path(recipe.train.out)
+    out = recipe.out
     path = out / "checkpoint.pt"
     step, seconds = 0, 0.0
     if path.is_file():
@@ -43,7 +42,7 @@ def open_run(
                 "train.out="
             )
         state = load_checkpoint(path, ranks.device)
-        if changed := differing_keys(state["recipe"], to_yaml(recipe)):
+        if changed := differing_keys(state["recipe"], recipe, str(path)):
             raise SystemExit(f"{path} was made by another recipe; these keys differ: {', '.join(changed)}")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -71,18 +70,14 @@ def save_run(
     save_atomically(out / "checkpoint.pt", state)
 
 
-def differing_keys(old: str, new: str) -> list[str]:
-    """Dotted keys whose values differ and matter for the training; a key newer than a recipe has its default."""
-    defaults = _flatten(OmegaConf.to_container(OmegaConf.structured(Recipe)))
-    a, b = ({**defaults, **_flatten(OmegaConf.to_container(OmegaConf.create(text)))} for text in (old, new))
-    differing = {key for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
-    return sorted(key for key in differing if key not in FREE and not key.startswith("evaluation."))
+def differing_keys(text: str, recipe: Recipe, where: str) -> list[str]:
+    """Dotted keys of an older recipe that differ and matter for the training; a key newer than it has its default.
 
-
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {key: value for k, branch in tree.items() for key, value in _flatten(branch, f"{prefix}{k}.").items()}
+    Raises:
+        SystemExit: naming ``where`` and the key, if the text has one that no recipe knows any more.
+    """
+    old, new = (flat(r.model_dump()) for r in (read_recipe(text, where), recipe))
+    return sorted(k for k in new if old[k] != new[k] and k not in FREE and not k.startswith("evaluation."))
 
 
 class Log:

@@ -7,20 +7,19 @@ import math
 import torch
 
 import symplectic_jepa as sj
-from examples.recipe.schema import Recipe
+from examples.recipe.sections import Optim, Predictor
 
 
 class Schedules:
-    """Those of one recipe; ``apply`` sets them."""
+    """Those of one run; ``apply`` sets them."""
 
-    def __init__(self, recipe: Recipe, steps_per_epoch: int) -> None:
-        self.recipe = recipe
-        self.steps_per_epoch = steps_per_epoch
-        self.total = recipe.train.epochs * steps_per_epoch
+    def __init__(self, optim: Optim, predictor: Predictor, *, epochs: int, steps_per_epoch: int) -> None:
+        self.optim, self.predictor = optim, predictor
+        self.steps_per_epoch, self.total = steps_per_epoch, epochs * steps_per_epoch
 
     def lr_factor(self, step: int) -> float:
         """Linear warm-up, then a cosine, stepped every iteration; ``step`` counts from 0."""
-        o = self.recipe.optim
+        o = self.optim
         warmup = min(o.warmup_epochs * self.steps_per_epoch, self.total)
         if step < warmup:
             return o.warmup_factor + (1 - o.warmup_factor) * step / warmup
@@ -33,8 +32,8 @@ class Schedules:
         if step % self.steps_per_epoch:
             return
         epoch = step // self.steps_per_epoch + 1
-        objective.set_regularizer_scale(_ramp(epoch, self.recipe.optim.regularizer_warmup_epochs))
-        p = self.recipe.predictor
+        objective.set_regularizer_scale(_ramp(epoch, self.optim.regularizer_warmup_epochs))
+        p = self.predictor
         objective.set_residual_scale(p.residual_scale * _ramp(epoch, p.residual_warmup_epochs))
 
 

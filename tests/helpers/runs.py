@@ -18,7 +18,12 @@ TINY = [
 
 
 def tiny(out, *overrides):
-    return load_recipe("textures", [*TINY, f"train.out={out}", *overrides])
+    return load_recipe("textures", over(TINY, f"train.out={out}", *overrides))
+
+
+def over(below, *overrides):
+    """Both, without what the overrides replace."""
+    return [*{pair.partition("=")[0]: pair for pair in (*below, *overrides)}.values()]
 
 
 def train(recipe):

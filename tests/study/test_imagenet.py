@@ -14,7 +14,8 @@ from examples.images.datasets import load_data
 from examples.images.packed import batches
 from examples.measurement.features import baselines, encode, evaluate
 from examples.model.build import build_model
-from examples.recipe.schema import Data, load_recipe
+from examples.recipe.schema import load_recipe
+from examples.recipe.sections import Data
 from examples.training.loop import train
 from examples.training.ranks import ranks
 from tests.helpers.runs import assert_same_run, train_until
@@ -124,7 +125,7 @@ def test_data_that_are_not_whole_are_refused_by_name(root):
             load_data(config(root, **changes))
 
     with pytest.raises(SystemExit, match=r"data\.root must be a folder .* got '.*/nowhere'"):
-        load_data(dataclasses.replace(config(root), root=str(root / "nowhere")))
+        load_data(config(root).model_copy(update={"root": str(root / "nowhere")}))
     refused("packing needs about 0.0 GiB, data.cache_gib allows 0", cache_gib=0.0)
     (root / "train" / "n02").rename(root / "moved")
     refused(r"must have the same classes, 1 are in one only: n02")
@@ -239,8 +240,8 @@ def test_a_run_on_folders_trains_resumes_and_is_evaluated(root, tmp_path, monkey
 def test_features_are_those_of_the_centre_crops(root, tmp_path):
     recipe = recipe_for(root, tmp_path / "run")
     data = load_data(recipe.data)
-    encoder = build_model(recipe, data.train_images.shape[1:]).encoder
-    got = encode(recipe, encoder, data, chunk=5)["qp"]
+    model = build_model(recipe, data.train_images.shape[1:])
+    got = encode(model, data, chunk=5)["qp"]
     memory = [torch.cat(list(x.centres(99))) for x in (data.train_images, data.test_images)]
-    expected = encode(recipe, encoder, dataclasses.replace(data, train_images=memory[0], test_images=memory[1]))["qp"]
+    expected = encode(model, dataclasses.replace(data, train_images=memory[0], test_images=memory[1]))["qp"]
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)

@@ -20,17 +20,22 @@ from examples.paper.grid import ABLATIONS, SCALES, Cell
 from examples.paper.published import PUBLISHED
 from examples.paper.report import mean_std, within, write_report
 from examples.paper.reproduce import reproduce
-from examples.recipe.schema import load_recipe
+from examples.recipe.schema import compose, load_recipe, to_yaml
+from examples.recipe.text import assignments
 from examples.training.nan_guard import NotFiniteError
-from examples.training.run_folder import differing_keys, to_yaml
+from examples.training.run_folder import differing_keys
 from tests.helpers.paths import ROOT
-from tests.helpers.runs import TINY
+from tests.helpers.runs import TINY, over
 
 SMALL = [*TINY, "evaluation.every=1"]
 
 
 def cell(name, *overrides, seed=42, table="textures"):
     return Cell(table, name, seed, "textures", overrides)
+
+
+def recipe_of(c):
+    return compose(c.recipe, assignments(c.overrides), assignments(c.fixed("runs/x")))
 
 
 def read(path):
@@ -42,7 +47,7 @@ def test_every_recipe_of_a_scale_is_valid_and_every_cell_has_its_own_folder(scal
     cells = SCALES[scale]()
     assert len({c.id for c in cells}) == len(cells)
     for c in cells:
-        load_recipe(c.recipe, c.settings("runs/x"))
+        recipe_of(c)
 
 
 def test_the_full_scale_is_the_papers():
@@ -58,14 +63,13 @@ def test_the_full_scale_is_the_papers():
 def test_gpu_short_changes_how_a_step_runs_and_nothing_else():
     full = {c.id: c for c in SCALES["full"]()}
     for short in SCALES["gpu-short"]():
-        a, b = (load_recipe(c.recipe, c.settings("runs/x")) for c in (short, full[short.id]))
-        assert differing_keys(to_yaml(a), to_yaml(b)) == []
+        assert differing_keys(to_yaml(recipe_of(short)), recipe_of(full[short.id]), short.id) == []
 
 
 def test_an_ablation_is_one_switch():
-    base = load_recipe("cifar100", [])
+    base = load_recipe("cifar100")
     for name, switch in ABLATIONS.items():
-        changed = differing_keys(to_yaml(load_recipe("cifar100", list(switch))), to_yaml(base))
+        changed = differing_keys(to_yaml(load_recipe("cifar100", list(switch))), base, name)
         assert changed, name
         assert {key.rpartition(".")[2] for key in changed} <= {s.partition("=")[0].rpartition(".")[2] for s in switch}
 
@@ -105,6 +109,8 @@ def test_cells_run_once_and_the_report_holds_their_numbers(tmp_path, monkeypatch
     assert "| raw pixels | 3072 | 1 |" in text
     assert "| explicit-euler | 42 |" in text
     assert "| leapfrog | " in text
+    found = [row["isotropy"]["price"] for row in rows]
+    assert f"| HamJEPA-q | {mean_std(found)} | " in text
     for name in ("readouts.png", "curves.png", "structure.png", "slices.png", "portrait.gif"):
         assert (tmp_path / "report/textures" / name).stat().st_size > 5000
         assert f"(textures/{name})" in text
@@ -114,7 +120,7 @@ def test_cells_run_once_and_the_report_holds_their_numbers(tmp_path, monkeypatch
 def test_a_killed_study_goes_on(tmp_path):
     command = [
         sys.executable, "-m", "examples.reproduce", "textures", "--out", str(tmp_path), "--only", "textures/*p*a-s42",
-        *SMALL, "train.epochs=4",
+        *over(SMALL, "train.epochs=4"),
     ]  # fmt: skip
     process = subprocess.Popen(
         command,

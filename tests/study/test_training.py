@@ -15,20 +15,18 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR100
 
-import symplectic_jepa as sj
 from examples.images.datasets import load_data
 from examples.measurement.features import encode, evaluate
 from examples.model import build as methods
 from examples.paper.compare import compare
-from examples.recipe.checks import FAMILY
-from examples.recipe.schema import RECIPES, load_recipe, to_yaml
+from examples.recipe.schema import load_recipe
+from examples.recipe.sections import FAMILY
 from examples.system.files import save_atomically, truncate_log
-from examples.training.loop import epoch_batches, make_views
+from examples.training.loop import epoch_batches, make_crops, make_views, train_step
 from examples.training.ranks import Ranks
-from examples.training.run_folder import differing_keys
 from examples.training.schedules import Schedules
 from tests.helpers.paths import ROOT
-from tests.helpers.runs import TINY, assert_same_run, logged, tiny, train, train_until
+from tests.helpers.runs import TINY, assert_same_run, logged, over, tiny, train, train_until
 
 
 @pytest.mark.parametrize("method", ["hamjepa", "mlp_hjepa", "sigreg"])
@@ -68,7 +66,7 @@ def test_a_killed_process_resumes_to_the_same_run(tmp_path):
         return [sys.executable, "-c",
                 "import sys, torch; torch.set_num_threads(1); from tests.helpers.runs import train, load_recipe;"
                 "train(load_recipe('textures', sys.argv[1:]))",
-                *TINY, "train.epochs=4", f"train.out={out}", *more]  # fmt: skip
+                *over(TINY, "train.epochs=4"), f"train.out={out}", *more]  # fmt: skip
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -93,14 +91,6 @@ def test_a_run_is_neither_overwritten_nor_continued_under_another_recipe(tmp_pat
     with pytest.raises(SystemExit, match=r"these keys differ: optim.lr, train.epochs$"):
         train(tiny(tmp_path / "run", "train.resume=true", "optim.lr=0.5"))
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
-
-
-def test_a_recipe_older_than_a_setting_has_its_default():
-    new = to_yaml(load_recipe("textures"))
-    old = "\n".join(line for line in new.splitlines() if "learn_mass" not in line)
-    assert len(old) < len(new)
-    assert differing_keys(old, new) == []
-    assert differing_keys(old, new.replace("learn_mass: false", "learn_mass: true")) == ["predictor.learn_mass"]
 
 
 def test_a_checkpoint_that_fails_to_be_written_leaves_the_old_one(tmp_path):
@@ -152,101 +142,9 @@ def test_comparison_writes_table_metrics_and_figure(tmp_path):
     assert "cosine, unweighted" in metrics["protocol"]
 
 
-def test_unknown_and_mistyped_keys_are_rejected_by_name():
-    for overrides, message in (
-        (["train.epoch=1"], r"train.epoch: Key 'epoch' not in 'Train'"),
-        (["lr=1"], "Key 'lr' not in 'Recipe'"),
-        (["train.epochs=many"], "train.epochs: Value 'many'"),
-        (["augment.flip=3"], "augment.flip must be between 0 and 1"),
-        (["data.batch_size=0"], "data.batch_size must be at least 1 and finite, got 0"),
-        (["optim.lr=nan"], "optim.lr must be at least 0 and finite, got nan"),
-        (["local_scale=[0,1]"], "local_scale must be a pair 0 < low <= high <= 1"),
-        (["regularizer=barlow_twins", "method=sigreg", "data.local_views=2"], "barlow_twins' needs two views"),
-        (["regularizer=ham_sigreg", "method=sigreg", "encoder.mode=global"], "needs encoder.mode=tokens"),
-        (["regularizer_weight=5"], "regularizer_weight is the weight of another regularizer"),
-        (["predictor.learn_mass=true", "predictor.hamiltonian=general"], "learn_mass needs hamiltonian 'separable'"),
-        (["train.device=gpu"], "train.device must be auto or a device of PyTorch, got 'gpu'"),
-        (["method=byol"], "method must be one of hamjepa, mlp_hjepa, sigreg, got 'byol'"),
-        (["encoder.mode=global"], "encoder.mode must be 'tokens' for method 'hamjepa'.*mixes the channels of q and p"),
-        (["encoder.projector=mlp"], "encoder.projector must be 'identity' for method 'hamjepa'"),
-    ):
-        with pytest.raises(SystemExit, match=message):
-            load_recipe("cifar100", overrides)
-    with pytest.raises(SystemExit, match="recipe 'mnist' not found .* known recipes: cifar100, imagenet100, textures"):
-        load_recipe("mnist")
-    with pytest.raises(ValueError, match="learn_dt=True"):
-        methods.build_objective(load_recipe("cifar100", ["predictor.learn_dt=true"]), 8)
-
-
-def test_a_recipe_file_with_an_unknown_key_is_rejected(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text((RECIPES / "textures.yaml").read_text().replace("proj_dim", "projection_dim"))
-    with pytest.raises(SystemExit, match="projection_dim"):
-        load_recipe(str(path))
-
-
-def test_cifar100_recipe_is_the_papers_table():
-    r = load_recipe("cifar100")
-    assert (r.train.epochs, r.data.batch_size, r.train.seed, r.train.precision) == (30, 512, 42, "bf16")
-    assert (r.data.global_views, r.data.local_views, tuple(r.local_scale)) == (2, 0, (0.05, 0.3))
-    a = r.augment
-    assert (a.size, tuple(a.scale), a.flip, tuple(a.jitter), a.jitter_prob) == (
-        32,
-        (0.3, 1.0),
-        0.5,
-        (0.4, 0.4, 0.2, 0.1),
-        0.8,
-    )
-    assert (a.grayscale_prob, a.solarize_prob) == (0.2, 0.2)
-    assert (a.blur_prob, a.blur_kernel, tuple(a.blur_sigma)) == (0.5, 3, (0.1, 2.0))
-    o = r.optim
-    assert (o.lr, o.weight_decay, o.warmup_epochs, o.warmup_factor, o.final_factor) == (5e-4, 5e-4, 10, 0.01, 0.001)
-    p = r.predictor
-    assert (p.dt, p.steps, p.hidden_dim, p.depth, p.activation) == (0.05, 2, 256, 2, "gelu")
-    assert (p.base_coeff, p.residual_scale, p.residual_warmup_epochs, p.lr) == (0.1, 0.02, 10, None)
-    assert (r.hamjepa.clip_grad, r.sigreg.clip_grad) == (1.0, None)
-
-
-def test_imagenet_recipe_is_the_papers_table():
-    r = load_recipe("imagenet100")
-    assert (r.train.epochs, r.data.batch_size, r.data.image_size, r.data.crop) == (45, 256, 256, 224)
-    assert (r.augment.size, tuple(r.augment.scale), r.augment.blur_kernel) == (224, (0.4, 1.0), 23)
-    assert tuple(r.local_scale) == (0.05, 0.4)
-    assert (r.encoder.stem, r.encoder.grid, r.encoder.token_layer, r.encoder.token_channels) == ("imagenet", 8, 3, 32)
-    assert (r.predictor.lr, r.hamjepa.match, r.hamjepa.p_weight, r.hamjepa.backward) == (5e-5, "qp", 0.0, "forward")
-    # All else is as for CIFAR-100.
-    other = load_recipe("cifar100")
-    assert (r.optim, r.sigreg) == (other.optim, other.sigreg)
-    assert vars(r.augment) == {**vars(other.augment), "size": 224, "scale": r.augment.scale, "blur_kernel": 23}
-    assert vars(r.predictor) == {**vars(other.predictor), "lr": 5e-5}
-
-
-@pytest.mark.parametrize("method", ["hamjepa", "mlp_hjepa", "sigreg"])
-@pytest.mark.parametrize("name", ["cifar100", "imagenet100"])
-def test_recipes_and_library_presets_agree(name, method):
-    recipe = load_recipe(name, [f"method={method}"])
-    ours = methods.build_objective(recipe, 2048)
-    preset = sj.sigreg_baseline() if method == "sigreg" else getattr(sj, f"hamjepa_{name}")(ours.predictor)
-    assert repr(ours) == repr(preset)
-
-    def settings(objective):
-        return {
-            name: {k: v for k, v in vars(m).items() if isinstance(v, (int, float, str)) and k != "step"}
-            for name, m in objective.named_modules()
-        }
-
-    assert settings(ours) == settings(preset)
-
-
-def test_encoder_of_the_cifar_recipe_is_the_papers():
-    model = methods.build_model(load_recipe("cifar100"), torch.Size([3, 32, 32]))
-    assert model.objective.predictor.hamiltonian.dim == 1024
-    assert model.training
-
-
 def test_learning_rate_warms_up_linearly_then_follows_a_cosine():
-    recipe = load_recipe("cifar100", ["train.epochs=30"])
-    schedules = Schedules(recipe, steps_per_epoch=97)
+    recipe = load_recipe("cifar100")
+    schedules = Schedules(recipe.optim, recipe.predictor, epochs=30, steps_per_epoch=97)
     warm, total = 970, 2910
     assert schedules.lr_factor(0) == pytest.approx(0.01)
     assert schedules.lr_factor(warm // 2) == pytest.approx((0.01 + 1) / 2)
@@ -260,8 +158,9 @@ def test_residual_scale_and_regularizers_warm_up_by_epoch():
     overrides = ["predictor.residual_warmup_epochs=4", "optim.regularizer_warmup_epochs=2", "predictor.lr=1e-5"]
     recipe = load_recipe("textures", overrides)
     model = methods.build_model(recipe, torch.Size([3, 32, 32]))
-    optimizer = methods.build_optimizer(recipe, model)
-    objective, schedules = model.objective, Schedules(recipe, steps_per_epoch=10)
+    optimizer = methods.build_optimizer(model, recipe.optim, recipe.predictor.lr)
+    objective = model.objective
+    schedules = Schedules(recipe.optim, recipe.predictor, epochs=6, steps_per_epoch=10)
     seen = []
     for step in (0, 10, 20, 30, 40):
         schedules.apply(step, optimizer, objective)
@@ -272,26 +171,46 @@ def test_residual_scale_and_regularizers_warm_up_by_epoch():
     assert predictor["lr"] / encoder["lr"] == pytest.approx(1e-5 / recipe.optim.lr)
 
 
-def test_batches_of_an_epoch_are_disjoint_and_change_with_the_epoch(tmp_path):
-    recipe = tiny(tmp_path)
-    data = load_data(recipe.data)
-    first, again = epoch_batches(recipe, data, 0, 3), epoch_batches(recipe, data, 0, 3)
+def test_batches_of_an_epoch_are_disjoint_and_change_with_the_epoch():
+    labels = torch.zeros(96)
+    first, again, second, next_epoch = (epoch_batches(labels, 32, seed=2**31 - 1, step=s) for s in (0, 0, 1, 3))
     assert sorted(torch.cat(first).tolist()) == list(range(96))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert torch.equal(epoch_batches(recipe, data, 1, 3)[0], first[1])  # resumed in the middle of the epoch
-    assert not torch.equal(epoch_batches(recipe, data, 3, 3)[0], first[0])
+    assert torch.equal(second[0], first[1])  # resumed in the middle of the epoch
+    assert not torch.equal(next_epoch[0], first[0])
 
 
 def test_local_views_are_smaller_crops_after_the_global_ones(tmp_path):
     recipe = tiny(tmp_path, "data.local_views=3", "augment.jitter_prob=0", "augment.solarize_prob=0",
-                  "augment.blur_prob=0", "augment.grayscale_prob=0")  # fmt: skip
+                  "augment.blur_prob=0", "augment.grayscale_prob=0", "train.seed=2147483647")  # fmt: skip
     data = load_data(recipe.data)
     image = torch.arange(32).repeat(32, 1).mul(8).to(torch.uint8).expand(16, 3, 32, 32)  # a ramp: its range is the crop
-    views = make_views(recipe, data, Ranks(0, 1, torch.device("cpu")))(image, None, 0)
+    crops = make_crops(recipe.augment, recipe.data, recipe.local_scale, data)
+    views = make_views(crops, recipe.train.seed, Ranks(0, 1, torch.device("cpu")))(image, None, 0)
     spread = (views.amax((-3, -2, -1)) - views.amin((-3, -2, -1))).mean(1)
     assert spread[2:].max() < spread[:2].min()
     train(tiny(tmp_path / "run", "train.epochs=1", "data.local_views=1"))
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 3
+
+
+def test_clipping_the_encoder_leaves_the_predictors_gradient_alone():
+    model = methods.build_model(load_recipe("textures"), torch.Size([3, 32, 32]))
+    optimizer = torch.optim.SGD([{"params": part.parameters()} for part in (model.encoder, model.objective)], lr=0)
+    images = torch.randn(2, 16, 3, 32, 32)
+
+    def gradients(**clipping):
+        norm = train_step(model, optimizer, images, **clipping)[2]
+        return norm, *(
+            torch.cat([p.grad.flatten() for p in part.parameters()]) for part in (model.encoder, model.objective)
+        )
+
+    norm, encoder, predictor = gradients(clip=None)
+    clip = encoder.norm().item() / 10
+    share = clip / norm
+    close = {"rtol": 1e-4, "atol": 0}  # the predictor's gradient is tiny
+    torch.testing.assert_close(norm, torch.cat([encoder, predictor]).norm(), **close)
+    torch.testing.assert_close(gradients(clip=clip, clip_all=False), (norm, encoder / 10, predictor), **close)
+    torch.testing.assert_close(gradients(clip=clip), (norm, encoder * share, predictor * share), **close)
 
 
 @pytest.mark.parametrize("name", [*FAMILY, "none"])
@@ -320,7 +239,7 @@ def test_the_baseline_may_have_a_global_encoder_and_a_projector(tmp_path):
     train(recipe)
     data = load_data(recipe.data)
     model = methods.build_model(recipe, data.train_images.shape[1:])
-    features = encode(recipe, model.encoder, data)
+    features = encode(model, data)
     assert {name: part[0].shape for name, part in features.items()} == {"z": (96, 24)}
     assert model.projector(torch.randn(4, 24)).shape == (4, 8)
 
@@ -350,7 +269,5 @@ def test_missing_data_is_a_clear_error(tmp_path, monkeypatch):
     config = load_recipe("cifar100", [f"data.root={tmp_path / 'nowhere'}"]).data
     with pytest.raises(SystemExit, match=r"CIFAR-100 is not in .*nowhere.* could not be downloaded \(no network\)"):
         load_data(config)
-    with pytest.raises(SystemExit, match="data.classes must be between 2 and 8 for textures, got 9"):
-        load_data(load_recipe("textures", ["data.classes=9"]).data)
-    with pytest.raises(SystemExit, match="data.batch_size must be at most the 96 training images, got 500"):
+    with pytest.raises(SystemExit, match="data.batch_size must be from 1, .* to 96, the training images, got 500"):
         train(tiny(tmp_path, "data.batch_size=500"))

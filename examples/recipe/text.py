@@ -1,0 +1,95 @@
+"""YAML and ``key=value`` as settings by dotted key. A scalar stays text: the field it is for says what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+NULL = ("", "~", "null")  # unless quoted
+Settings = dict[str, Any]  # dotted key: text, None, or a list of them
+
+
+def read(text: str, where: str) -> Settings:
+    """The settings of a YAML text. No tag is followed and no object made, so nothing in it can run or grow.
+
+    Raises:
+        SystemExit: naming ``where``, for what is not YAML, a key given twice, an alias, or no mapping at the top.
+    """
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise SystemExit(f"{where}: aliases (*name) are not allowed, write the value out")
+        node = yaml.compose(text, yaml.SafeLoader)
+        if node is not None and not isinstance(node, yaml.MappingNode):
+            raise SystemExit(f"{where} must be a mapping of settings, got {text.strip()[:40]!r}")
+        return {} if node is None else dict(_leaves(node, "", where, set()))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise SystemExit(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def assignments(pairs: Sequence[str]) -> Settings:
+    """The settings of ``key=value`` pairs: a list or section in YAML's flow style, ``null``, or plain text.
+
+    Raises:
+        SystemExit: for a pair that is none, or a key given twice.
+    """
+    settings: Settings = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not key or not equals:
+            raise SystemExit(f"an override must be key=value, got {pair!r}")
+        flow = text.startswith(("[", "{"))
+        new = read(f"{key}: {text}", f"override {pair!r}") if flow else {key: None if text == "null" else text}
+        for twice in settings.keys() & new.keys():
+            raise SystemExit(f"{twice} is given twice, the second time by {pair!r}")
+        settings |= new
+    return settings
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted key as a tree of sections.
+
+    Raises:
+        SystemExit: for a key that is both a setting and a section.
+    """
+    tree: dict[str, Any] = {}
+    for key, value in settings.items():
+        *sections, name = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise SystemExit(f"{key} cannot be set: {section} is set to {node!r}")
+        if name in node:
+            raise SystemExit(f"{key} must be a section, got {value!r}")
+        node[name] = value
+    return tree
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Settings:
+    """The inverse of `nested`."""
+    settings: Settings = {}
+    for key, value in tree.items():
+        settings |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return settings
+
+
+def _leaves(node: yaml.MappingNode, prefix: str, where: str, seen: set[str]) -> Iterator[tuple[str, Any]]:
+    for name, value in node.value:
+        if not isinstance(name, yaml.ScalarNode):
+            raise SystemExit(f"{where}: a key must be a word, got a {name.id} under {prefix[:-1] or 'the top'}")
+        key = f"{prefix}{name.value}"
+        if key in seen:
+            raise SystemExit(f"{where}: {key} is given twice")
+        seen.add(key)
+        if isinstance(value, yaml.MappingNode):
+            yield from _leaves(value, f"{key}.", where, seen)
+        else:
+            yield key, _value(value)
+
+
+def _value(node: yaml.Node) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return None if node.style is None and node.value in NULL else node.value
+    return [_value(x) for x in node.value] if isinstance(node, yaml.SequenceNode) else "{…}"
