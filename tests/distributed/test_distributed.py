@@ -90,6 +90,7 @@ def test_an_objective_of_the_local_batch_needs_none(results, world):
     assert [rank["collectives", "local"]["calls"].item() for rank in results[world]] == [0] * world
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="FSDP2 of torch 2.6 needs streams that record events")
 def test_an_encoder_sharded_by_fsdp2_has_the_same_gradients(tmp_path):
     expected = run("hamjepa_q", torch.float64, rank=0, world=1)
     for got in launch("fsdp_case.py", 2, tmp_path):
