@@ -26,7 +26,7 @@ class ResNet18(Pretrained, nn.Sequential):
         ValueError: for an unknown stem or stage.
     """
 
-    def __init__(self, *, stem: str = "cifar", token_layer: int = 3) -> None:
+    def __init__(self, *, stem: str, token_layer: int) -> None:
         from torchvision.models import resnet18  # noqa: PLC0415  (only this module needs torchvision)
 
         _checks.one_of("stem", stem, ("cifar", "imagenet"))

@@ -161,7 +161,8 @@ class Objective(Ranked, Pretrained, ExactBuffers):
             loss = loss + (penalty.weight * scale.to(value.dtype)) * value
         results = dict(zip(("prediction", *named), (predicted, *measured), strict=True))
         terms = {name: value.detach() for name, (value, _) in results.items()}
-        terms |= {f"{name}/{key}": x for name, (_, statistics) in results.items() for key, x in statistics.items()}
+        # Not |=, which torch 2.6 cannot export.
+        terms.update({f"{name}/{key}": x for name, (_, statistics) in results.items() for key, x in statistics.items()})
         return ObjectiveOutput(loss, terms)
 
     def set_regularizer_scale(self, scale: float) -> None:

@@ -32,12 +32,12 @@ class Matching(PredictionLoss):
         self,
         predictor: Predictor,
         *,
-        match: Match = "q",
-        p_weight: float = 0.0,
-        bidirectional: bool = True,
-        reverse_time: bool = True,
-        energy_weight: float = 0.0,
-        detach_target: bool = True,
+        match: Match,
+        p_weight: float,
+        bidirectional: bool,
+        reverse_time: bool,
+        energy_weight: float,
+        detach_target: bool,
     ) -> None:
         super().__init__()
         if not isinstance(predictor, Predictor):

@@ -27,7 +27,7 @@ class ViewMean(PredictionLoss):
         ValueError: if ``global_views < 1``.
     """
 
-    def __init__(self, global_views: int = 2) -> None:
+    def __init__(self, global_views: int) -> None:
         super().__init__()
         self.global_views = _checks.positive_int("global_views", global_views)
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from typing_extensions import Unpack
+
 from symplectic_jepa.objectives.penalty import Part, Penalty, Views
 from symplectic_jepa.regularizers import EnergyBudget, MeanPenalty, SIGReg, SpectralFloors, VarianceFloor
+from symplectic_jepa.regularizers.sigreg import SIGRegSettings
+from symplectic_jepa.regularizers.spectral_floors import EPS, PROJ_DIM, REFRESH_EVERY
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,9 @@ class Floors:
     log_det: float | None = None
     participation: float | None = None
     top_share: float | None = None
-    proj_dim: int = 128
-    eps: float = 1e-4
-    refresh_every: int = 16
+    proj_dim: int = PROJ_DIM
+    eps: float = EPS
+    refresh_every: int = REFRESH_EVERY
 
 
 CIFAR100_Q = Floors(energy=1.0, std=0.2, log_det=-1.5, participation=0.12, top_share=0.35)
@@ -89,23 +93,15 @@ def hamjepa_penalties(
 
 
 def sigreg_penalties(
-    *,
-    weight: float = 0.02,
-    slices: int = 64,
-    knots: int = 9,
-    t_max: float = 3.0,
-    views: Views = "separate",
-    seed: int = 0,
+    *, weight: float = 0.02, views: Views = "separate", **settings: Unpack[SIGRegSettings]
 ) -> dict[str, Penalty]:
     """The baseline's penalty: SIGReg of the whole state, per view, with the paper's settings [paper, appendix F.11].
 
     Args:
         weight: ``λ``.
-        slices: ``M``.
-        knots: ``T``.
-        t_max: the last knot.
         views: ``"separate"`` (per view) or ``"stacked"`` (pooled).
-        seed: seed of the directions.
+        settings: of `SIGReg`; the paper's are ``slices=64`` and ``knots=9``.
     """
-    sigreg = SIGReg(slices=slices, knots=knots, t_max=t_max, seed=seed)
-    return {"sigreg": Penalty(sigreg, weight=weight, views=views)}
+    chosen: SIGRegSettings = {"slices": 64, "knots": 9}
+    chosen.update(settings)
+    return {"sigreg": Penalty(SIGReg(**chosen), weight=weight, views=views)}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
+from typing_extensions import Unpack
 
 from symplectic_jepa import _checks
 from symplectic_jepa.distributed import Ranks
 from symplectic_jepa.geometries import Geometry
-from symplectic_jepa.regularizers._base import Group, Measured, Reduction
-from symplectic_jepa.regularizers.sigreg import SIGReg
+from symplectic_jepa.regularizers._base import Measured, Reduction
+from symplectic_jepa.regularizers.sigreg import SIGReg, SIGRegSettings
 
 
 class HamSIGReg(SIGReg):
@@ -20,12 +23,7 @@ class HamSIGReg(SIGReg):
     Args:
         geometry: ``H``: `IdentityGeometry`, `DiagonalGeometry`, `MatrixGeometry`, `LaplacianGeometry`,
             `RadialGeometry` or your own.
-        slices: see `SIGReg`, as for the others.
-        knots: number of knots.
-        t_max: the last knot.
-        seed: seed of the directions.
-        sync: see `BatchRegularizer`.
-        process_group: see `BatchRegularizer`.
+        settings: ``slices``, ``knots``, ``t_max``, ``seed``, ``sync`` and ``process_group``; see `SIGReg`.
 
     A learnable geometry trains with the features: its parameters are among those of the regularizer and of the
     objective around it. To update it more slowly give it a group of its own, for example
@@ -36,21 +34,15 @@ class HamSIGReg(SIGReg):
         ValueError: as `SIGReg`.
     """
 
-    def __init__(
-        self,
-        geometry: Geometry,
-        *,
-        slices: int = 1024,
-        knots: int = 17,
-        t_max: float = 3.0,
-        seed: int = 0,
-        sync: bool = True,
-        process_group: Group = None,
-    ) -> None:
-        super().__init__(slices=slices, knots=knots, t_max=t_max, seed=seed, sync=sync, process_group=process_group)
+    def __init__(self, geometry: Geometry, **settings: Unpack[SIGRegSettings]) -> None:
+        super().__init__(**settings)
         if not isinstance(geometry, Geometry):
             raise TypeError(f"geometry must be a Geometry, got {type(geometry).__name__}")
         self.geometry = geometry
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments and their values now, by name."""
+        return {name: getattr(self, name) for name in ("geometry", *SIGRegSettings.__annotations__)}
 
     def reduction(self, x: Tensor, ranks: Ranks, *, directions: Tensor | None = None) -> Reduction:
         """Those of `SIGReg` along ``H^{1/2} a``; see `BatchRegularizer`."""

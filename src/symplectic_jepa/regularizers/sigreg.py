@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,17 @@ from symplectic_jepa.distributed import Ranks, count
 from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
 from symplectic_jepa.regularizers.characteristic import characteristic_sums
 from symplectic_jepa.regularizers.draws import Schedule
+
+
+class SIGRegSettings(TypedDict, total=False):
+    """The keyword arguments of `SIGReg`."""
+
+    slices: int
+    knots: int
+    t_max: float
+    seed: int
+    sync: bool
+    process_group: Group
 
 
 class SIGReg(BatchRegularizer):

@@ -21,6 +21,8 @@ from symplectic_jepa.regularizers.covariance import (
 )
 from symplectic_jepa.regularizers.draws import Schedule
 
+PROJ_DIM, EPS, REFRESH_EVERY = 128, 1e-4, 16  # the paper's; `Floors` shares them
+
 
 class SpectralFloors(BatchRegularizer):
     r"""Log-det floor, participation-ratio floor and top-eigenvalue ceiling of ONE projected covariance ``C``.
@@ -55,9 +57,9 @@ class SpectralFloors(BatchRegularizer):
         log_det: float | None = None,
         participation: float | None = None,
         top_share: float | None = None,
-        proj_dim: int = 128,
-        eps: float = 1e-4,
-        refresh_every: int = 16,
+        proj_dim: int = PROJ_DIM,
+        eps: float = EPS,
+        refresh_every: int = REFRESH_EVERY,
         seed: int = 0,
         sync: bool = True,
         process_group: Group = None,
@@ -164,7 +166,7 @@ class ProjectedLogDetFloor(_OneHinge):
 
     _level = "floor"
 
-    def __init__(self, floor: float = -1.5, *, proj_dim: int = 128, **settings: Unpack[_Settings]) -> None:
+    def __init__(self, floor: float = -1.5, *, proj_dim: int = PROJ_DIM, **settings: Unpack[_Settings]) -> None:
         super().__init__(log_det=_checks.finite("floor", floor), proj_dim=proj_dim, **settings)
 
     @property
@@ -187,7 +189,7 @@ class TopEigenvalueCeiling(_OneHinge):
 
     _level = "ceiling"
 
-    def __init__(self, ceiling: float = 0.35, *, proj_dim: int = 128, **settings: Unpack[_Settings]) -> None:
+    def __init__(self, ceiling: float = 0.35, *, proj_dim: int = PROJ_DIM, **settings: Unpack[_Settings]) -> None:
         super().__init__(top_share=_checks.fraction("ceiling", ceiling), proj_dim=proj_dim, **settings)
 
     @property
@@ -214,7 +216,7 @@ class ParticipationRatioFloor(_OneHinge):
 
     _level = "floor"
 
-    def __init__(self, floor: float = 0.12, *, proj_dim: int | None = 128, **settings: Unpack[_Settings]) -> None:
+    def __init__(self, floor: float = 0.12, *, proj_dim: int | None = PROJ_DIM, **settings: Unpack[_Settings]) -> None:
         limit = 1 if proj_dim is None else proj_dim
         super().__init__(participation=_checks.fraction("floor", floor), proj_dim=limit, **settings)
         self.proj_dim = proj_dim
