@@ -6,8 +6,8 @@ LAYER := $(VENV)/stable-pretraining
 CONSTRAINTS ?= constraints.txt
 TESTS ?=  # folders or files; all by default
 WORKERS ?= auto
-# Tests that share a costly fixture stay on one worker.
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+# A file stays on one worker, and with it what its tests share.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(TESTS)
 
 .PHONY: demo test quick lint bench reproduce dist docs docs-serve clean
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from filelock import FileLock
 
 from tests.helpers.paths import ROOT
 
@@ -12,18 +13,11 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes that tests start, too
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Mark by folder; keep together what shares a costly fixture, so that one worker makes it once."""
+    """Mark by folder."""
     for item in items:
-        folder = item.path.parent.name
-        if folder == "site":
-            item.add_marker("site")
-            item.add_marker(pytest.mark.xdist_group("site"))
-        elif folder == "distributed":
-            item.add_marker("ddp")
-        if folder in ("distributed", "packaging"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if mark := {"site": "site", "distributed": "ddp"}.get(item.path.parent.name):
+            item.add_marker(mark)
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +42,12 @@ def build_site():
 
 @pytest.fixture(scope="session")
 def site(build_site, tmp_path_factory):
-    """The folder of the docs."""
-    folder = tmp_path_factory.mktemp("site")
-    result = build_site(folder)
-    assert result.returncode == 0, result.stderr
+    """The folder of the docs, built once, whichever worker asks first."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "site"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "index.html").exists():
+            result = build_site(folder.with_name("unfinished"))
+            assert result.returncode == 0, result.stderr
+            folder.with_name("unfinished").rename(folder)
     return folder

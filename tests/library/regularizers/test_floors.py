@@ -66,21 +66,6 @@ def test_top_eigenvalue_needs_no_gap(gap):
         torch.testing.assert_close(grad, torch.outer(basis[:, -1], basis[:, -1]), atol=1e-4, rtol=0)
 
 
-def test_one_covariance_serves_all_three_hinges(monkeypatch):
-    from symplectic_jepa.regularizers import spectral_floors
-    from symplectic_jepa.regularizers.covariance import moments
-
-    calls = []
-
-    def counted(*args, **kwargs):
-        calls.append(1)
-        return moments(*args, **kwargs)
-
-    monkeypatch.setattr(spectral_floors, "moments", counted)
-    SpectralFloors(log_det=0.0, participation=0.5, top_share=0.1)(samples(20, 6))
-    assert len(calls) == 1
-
-
 def test_statistics_are_measured_without_a_graph():
     x = samples(50, 6).requires_grad_()
     floors = SpectralFloors(log_det=-1.5, participation=0.1, top_share=0.3)
