@@ -75,8 +75,8 @@ test_images, test_labels = stripes(1024)
 
 # The state z = [q | p]: tokens on a 2 x 2 grid with 64 channels each, so q and p have 2 * 2 * 64 / 2 = 128 coordinates.
 encoder = sj.PhaseSpaceTokenEncoder(build_backbone(), in_channels=128, token_channels=64, grid=2).to(device)
-hamiltonian = sj.SeparableHamiltonian(128)
-predictor = sj.HamiltonianPredictor(hamiltonian) if args.method == "hamjepa" else sj.ResidualMLPPredictor(128)
+flow = sj.HamiltonianPredictor(sj.SeparableHamiltonian(128))
+predictor = flow if args.method == "hamjepa" else sj.ResidualMLPPredictor(128)
 objective = sj.hamjepa_cifar100(predictor, seed=args.seed).to(device)
 
 table = [f"{'features':20} {'kNN@20':>7} {'linear':>7}"]
@@ -91,7 +91,7 @@ schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_ste
 names = ["loss", "prediction", *objective.penalties]
 print("epoch", *(f"{name:>10}" for name in names))
 for epoch in range(args.epochs):
-    hamiltonian.set_residual_scale(0.02 * min(1, (epoch + 1) / 5))  # the learned part of the energy fades in
+    objective.set_residual_scale(0.02 * min(1, (epoch + 1) / 5))  # the learned part of the energy fades in
     encoder.train()
     log = []
     for index in torch.randperm(len(train_images), device=device).split(args.batch)[:steps]:
