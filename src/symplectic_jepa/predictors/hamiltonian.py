@@ -59,7 +59,7 @@ class HamiltonianPredictor(SteppedPredictor):
         if gradient == "reversible" and "gradient" not in inspect.signature(integrator).parameters:
             raise ValueError(
                 f"gradient must be 'stored' for an integrator without a reversible one, got 'reversible' with "
-                f"{getattr(integrator, '__name__', integrator)}"
+                f"{getattr(integrator, 'name', getattr(integrator, '__name__', integrator))}"
             )
 
     @property
