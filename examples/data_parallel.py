@@ -84,9 +84,9 @@ def backward(model, views):
 (train_images, train_labels), (test_images, test_labels) = stripes(2048), stripes(1024)
 model, alone = Model().to(device), Model(sync=False).to(device)  # the second one does not talk to other processes
 alone.load_state_dict(model.state_dict())
-# BatchNorm's statistics are its own, and local. The backbone has GroupNorm instead; the encoder's one BatchNorm, after the
-# token projection, is synchronized on GPUs. PyTorch cannot do that on a CPU: there, each process normalizes by its own
-# share. For the check it is in eval mode, where it uses its running statistics, the same in every process.
+# BatchNorm has statistics of its own, and they are local. The backbone has GroupNorm instead. The encoder's BatchNorm,
+# after the token projection, is synchronized on GPUs; PyTorch cannot do that on a CPU, where it sees one share only.
+# For the check it is in eval mode: then it uses its running statistics, the same in every process.
 data_parallel = DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(model) if gpu else model)
 model.encoder.eval(), alone.encoder.eval()
 views = augment(train_images[: args.batch].repeat(2, 1, 1, 1)).unflatten(0, (2, -1))
