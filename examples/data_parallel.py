@@ -82,13 +82,13 @@ def backward(model, views):
 
 
 (train_images, train_labels), (test_images, test_labels) = stripes(2048), stripes(1024)
-model, alone = Model().to(device), Model(sync=False).to(device)  # the second one does not talk to other processes
+model, alone = (Model(sync=sync).to(device).eval() for sync in (True, False))  # `alone` asks no other process
 alone.load_state_dict(model.state_dict())
 # BatchNorm has statistics of its own, and they are local. The backbone has GroupNorm instead. The encoder's BatchNorm,
 # after the token projection, is synchronized on GPUs; PyTorch cannot do that on a CPU, where it sees one share only.
 # For the check it is in eval mode: then it uses its running statistics, the same in every process.
 data_parallel = DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(model) if gpu else model)
-model.encoder.eval(), alone.encoder.eval()
+
 views = augment(train_images[: args.batch].repeat(2, 1, 1, 1)).unflatten(0, (2, -1))
 loss, _, gradient = backward(data_parallel, views[:, rank::ranks])
 loss_alone, _, gradient_alone = backward(alone, views)
@@ -98,7 +98,7 @@ show(f"{ranks:2} processes          {loss:10.6f} {gradient.norm():10.6f}")
 show(f" 1 process            {loss_alone:10.6f} {gradient_alone.norm():10.6f}")
 show(f"relative difference   {off[0]:10.0e} {off[1]:10.0e}\n")
 
-model.encoder.train()
+model.train()
 optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=5e-4)
 names = ["prediction", *model.objective.penalties]
 show("epoch       loss", *(f"{name:>10}" for name in names))

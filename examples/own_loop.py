@@ -22,6 +22,7 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--out", help="folder to save the trained encoder in")
 args = parser.parse_args()
 torch.manual_seed(args.seed)
+torch.set_num_threads(1)  # for a network this small, threads on a busy machine cost more than they bring
 device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -70,8 +71,7 @@ def evaluate(name, train_features, test_features):
     table.append(f"{name:20} {knn.top1:7.1f} {probe.top1:7.1f}")
 
 
-train_images, train_labels = stripes(2048)
-test_images, test_labels = stripes(1024)
+(train_images, train_labels), (test_images, test_labels) = stripes(2048), stripes(1024)
 
 # The state z = [q | p]: tokens on a 2 x 2 grid with 64 channels each, so q and p have 2 * 2 * 64 / 2 = 128 coordinates.
 encoder = sj.PhaseSpaceTokenEncoder(build_backbone(), in_channels=128, token_channels=64, grid=2).to(device)
