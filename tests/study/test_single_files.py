@@ -53,15 +53,17 @@ def test_a_script_is_short_and_imports_only_what_pip_installed(name):
     assert {module.partition(".")[0] for module in modules} <= allowed
 
 
+@pytest.mark.slow
 def test_your_own_loop_learns_and_saves_its_encoder(tmp_path):
     lines = run(tmp_path, ROOT / "examples/own_loop.py", "--epochs", "3", "--out", "encoder")
     loss, found = history(lines)["loss"], accuracies(lines)
     assert loss[-1] < loss[0]
     assert list(found) == ["raw pixels", "untrained encoder", "q", "p", "qp"]
     assert found["qp"][0] > max(found["raw pixels"][0], found["untrained encoder"][0]) + 10
-    assert {path.name for path in (tmp_path / "encoder").iterdir()} == {"config.json", "model.safetensors"}
+    assert sorted(path.suffix for path in (tmp_path / "encoder").iterdir()) == [".json", ".safetensors"]
 
 
+@pytest.mark.slow
 def test_two_processes_start_as_one_does_and_learn(tmp_path):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     lines = run(tmp_path, *launch, ROOT / "examples/data_parallel.py", "--epochs", "2")
@@ -72,6 +74,7 @@ def test_two_processes_start_as_one_does_and_learn(tmp_path):
     assert found["qp"][0] > max(found["raw pixels"][0], found["untrained encoder"][0]) + 10
 
 
+@pytest.mark.slow
 def test_masked_tokens_train_the_input_matrix_and_the_encoder(tmp_path):
     lines = run(tmp_path, ROOT / "examples/masked_tokens.py", "--epochs", "3")
     logged, found = history(lines), accuracies(lines)
