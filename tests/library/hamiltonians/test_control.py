@@ -181,28 +181,6 @@ def test_one_action_for_the_batch_and_any_leading_shape():
     torch.testing.assert_close(predictor(z, control=rows)[2, 3], predictor(z[2, 3], control=rows[3]))
 
 
-@kinds
-def test_it_compiles_to_one_graph_with_the_same_gradients(kind):
-    predictor = HamiltonianPredictor(system(kind))
-    z = torch.randn(3, 2 * D, dtype=torch.float64, requires_grad=True)
-    u = torch.randn(3, M, dtype=torch.float64, requires_grad=True)
-    compiled = torch.compile(lambda z, u: predictor(z, control=u).square().sum(), fullgraph=True, backend="aot_eager")
-    got = torch.autograd.grad(compiled(z, u), (z, u, *predictor.parameters()))
-    expected = torch.autograd.grad(predictor(z, control=u).square().sum(), (z, u, *predictor.parameters()))
-    torch.testing.assert_close(got, expected)
-
-
-def test_under_autocast_control_enters_in_float32():
-    s = ControlledHamiltonian(SeparableHamiltonian(D, hidden_dim=8), nn.Linear(D, D * M))
-    s.input_matrix = nn.Sequential(s.input_matrix, nn.Unflatten(-1, (D, M)))
-    predictor = HamiltonianPredictor(s, dt=0.2)
-    z, u = torch.randn(8, 2 * D).bfloat16(), torch.randn(8, M).bfloat16()
-    expected = predictor(z.float(), control=u.float()).bfloat16()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = predictor(z, control=u)
-    assert torch.equal(got, expected)
-
-
 def test_an_integrator_of_the_users_own_is_guarded_by_the_predictor():
     h = SeparableHamiltonian(8, hidden_dim=16, residual_scale=1.0)
     seen = []

@@ -6,42 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symplectic_jepa import PotentialHamiltonian, QuadraticHamiltonian, SeparableHamiltonian, leapfrog, symplectic_euler
-from tests.helpers.oracles import textbook_leapfrog
 from tests.helpers.samples import states
-from tests.helpers.systems import Pendulum, omega
+from tests.helpers.systems import Pendulum
 
 INTEGRATORS = {leapfrog: 2, symplectic_euler: 1}
 both = pytest.mark.parametrize("integrate", INTEGRATORS)
-
-
-def learned(dim=3, scale=1.0, activation="gelu"):
-    return SeparableHamiltonian(dim, hidden_dim=8, activation=activation, residual_scale=scale).double()
-
-
-@both
-@given(seed=st.integers(0, 99), steps=st.integers(1, 5), dt=st.floats(-0.5, 0.5), dim=st.integers(1, 4))
-@settings(max_examples=25, deadline=None)
-def test_map_is_symplectic_with_unit_determinant_and_paired_singular_values(integrate, seed, steps, dt, dim):
-    torch.manual_seed(seed)
-    h, z = learned(dim), torch.randn(2 * dim, dtype=torch.float64)
-    j = torch.autograd.functional.jacobian(lambda z: torch.cat(integrate(h, *z.chunk(2), dt=dt, steps=steps)), z)
-    assert (j.T @ omega(dim) @ j - omega(dim)).abs().max() < 1e-13
-    assert abs(torch.linalg.det(j) - 1) < 1e-13
-    singular = torch.linalg.svdvals(j)
-    torch.testing.assert_close(singular * singular.flip(0), torch.ones_like(singular), rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_merged_kicks_equal_the_textbook_step(steps):
-    h, (q, p) = learned(), states(4, 3)
-    dt = 0.17
-    expected = textbook_leapfrog(h.force, q, p, dt=dt, steps=steps)
-    torch.testing.assert_close(leapfrog(h, q, p, dt=dt, steps=steps), expected, rtol=1e-13, atol=1e-13)
-    a, b = q, p
-    for _ in range(steps):
-        b = b + dt * h.force(a)
-        a = a + dt * b
-    torch.testing.assert_close(symplectic_euler(h, q, p, dt=dt, steps=steps), (a, b), rtol=1e-13, atol=1e-13)
 
 
 @both
@@ -68,14 +37,6 @@ def test_any_leading_shape_is_integrated_row_by_row(integrate, shape):
     flat = integrate(h, q.reshape(-1, 2), p.reshape(-1, 2), dt=0.1, steps=2)
     assert got[0].shape == q.shape
     torch.testing.assert_close(tuple(x.reshape(-1, 2) for x in got), flat)
-
-
-def test_float64_states_stay_float64_and_keep_their_digits():
-    h = SeparableHamiltonian(4, hidden_dim=8, residual_scale=0.5)  # float32 weights
-    q, p = states(3, 4)
-    got = leapfrog(h, q, p, dt=0.1, steps=3)
-    assert got[0].dtype == torch.float64
-    torch.testing.assert_close(got, leapfrog(h.double(), q, p, dt=0.1, steps=3), rtol=1e-12, atol=1e-12)
 
 
 def test_half_precision_modules_integrate_too():

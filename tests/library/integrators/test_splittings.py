@@ -200,20 +200,6 @@ def test_gradients_in_state_weights_and_learned_step_are_right(splitting):
             splitting(h, q, p, dt=dt, steps=2)
 
 
-@every
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_under_autocast_every_table_runs_in_float32(splitting, dtype):
-    h = SeparableHamiltonian(16, hidden_dim=32, residual_scale=1.0, learn_mass=True)
-    q, p = torch.randn(2, 8, 16).to(dtype)
-    expected = splitting(h, q.float(), p.float(), dt=0.1, steps=2)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = splitting(h, q, p, dt=0.1, steps=2)
-        assert torch.is_autocast_enabled("cpu")
-    for a, b in zip(got, expected, strict=True):
-        assert torch.equal(a, b.to(dtype))
-        assert a.dtype == dtype
-
-
 def test_bad_tables_are_named():
     for arguments, message in (
         ({"kicks": (1.0,), "drifts": (1.0,)}, "one more than drifts, got 1 kicks and 1 drifts"),

@@ -153,22 +153,6 @@ def test_lejepa_is_the_formula(convention, views):
     torch.testing.assert_close(objective(z).loss, expected)
 
 
-def test_objectives_are_float32_under_autocast():
-    z = torch.randn(2, 16, 2 * D).bfloat16()
-    make = lambda: HamJEPAObjective(  # noqa: E731
-        HamiltonianPredictor(SeparableHamiltonian(D)), penalties=hamjepa_penalties()
-    )
-    torch.manual_seed(3)
-    first = make()
-    second = make()
-    second.load_state_dict(first.state_dict())
-    expected = first(z.float()).loss
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = second(z).loss
-    assert got.dtype == torch.float32
-    assert torch.equal(got, expected)
-
-
 def test_a_users_regularizer_drops_in():
     class Kurtosis(nn.Module):
         def forward(self, x):
