@@ -7,19 +7,9 @@ import torch
 from torch import nn
 
 import symplectic_jepa as sj
+from tests.helpers.systems import Well
 
 D = 4
-
-
-class Well(nn.Module):
-    """A user's potential, with a parameter."""
-
-    def __init__(self):
-        super().__init__()
-        self.depth = nn.Parameter(torch.tensor(0.7))
-
-    def forward(self, q):
-        return (self.depth * q.cos()).sum(-1)
 
 
 def controlled():
