@@ -216,13 +216,10 @@ def test_jitter_factors_fill_their_ranges() -> None:
     assert factor.mean() == pytest.approx(1, abs=0.02)
 
 
-def test_equal_images_come_out_different() -> None:
-    images = bytes_like(0, 1).expand(64, -1, -1, -1)
-    for name in ("scale", *PROBABILITIES):
-        config = AugmentConfig(**{**vars(OFF), name: (0.3, 1.0) if name == "scale" else 0.5})
-        x = Augment(config, MEAN, STD)(images, rng(0))
-        assert rate(x, x[:1].expand_as(x)) > 0.2, name
-        assert rate(x, x[-1:].expand_as(x)) > 0.2, name
+def test_equal_images_are_cropped_differently() -> None:
+    augment = Augment(AugmentConfig(**{**vars(OFF), "scale": (0.3, 1.0)}), MEAN, STD)
+    x = augment(bytes_like(0, 1).expand(64, -1, -1, -1), rng(0))
+    assert rate(x, x[:1].expand_as(x)) > 0.2
 
 
 # --- The pipeline -------------------------------------------------------------------------------------------

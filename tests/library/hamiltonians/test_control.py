@@ -46,25 +46,6 @@ def test_kinetic_energy_is_half_p_inverse_mass_p_with_velocity_its_gradient():
     torch.testing.assert_close(h.velocity(p), slope, rtol=1e-12, atol=0)
 
 
-def test_drift_divides_by_the_mass_and_the_mass_is_trained():
-    h, (q, p) = learned(learn_mass=True), states(5, D)
-    h.raw_mass.data.normal_()
-    got = leapfrog(h, q, p, dt=0.1)
-    expected = textbook_leapfrog(h.force, q, p, dt=0.1, mass=h.mass)
-    torch.testing.assert_close(got, expected, rtol=1e-13, atol=1e-13)
-    got[0].square().sum().backward()
-    assert (h.raw_mass.grad.abs() > 0).all()
-
-
-def test_mass_takes_part_in_the_dtype_of_the_state():
-    h = SeparableHamiltonian(D, hidden_dim=8, learn_mass=True)  # float32 weights
-    p = states(5, D)[1]
-    h.raw_mass.data.normal_()
-    torch.testing.assert_close(h.velocity(p), copy.deepcopy(h).double().velocity(p), rtol=1e-14, atol=0)
-    with pytest.raises(ValueError, match=r"p must have shape \(..., 3\), got \(5, 1\)"):
-        h.velocity(p[:, :1])
-
-
 # --- a control input --------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +183,7 @@ def test_bad_arguments_are_named():
     flat = ControlledHamiltonian(free, lambda q: q)
     for call, error, message in (
         (lambda: ControlledHamiltonian(GeneralHamiltonian(D), MATRIX), TypeError, "AbstractSeparable, got General"),
+        (lambda: learned(learn_mass=True).velocity(q[:, :1]), ValueError, r"p must have shape \(..., 3\)"),
         (lambda: ControlledHamiltonian(free, 3), TypeError, "tensor, module or callable, got int"),
         (lambda: ControlledHamiltonian(free, torch.randn(3)), ValueError, r"\(d, m\) matrix, got shape \(3,\)"),
         (lambda: ControlledHamiltonian(free, torch.ones(3, 2, dtype=torch.int64)), ValueError, "of torch.int64"),

@@ -8,7 +8,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian, SeparableHamiltonian, leapfrog
+from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian
 from symplectic_jepa.evaluation import symplecticity_defect
 from symplectic_jepa.hamiltonians import GeneralHamiltonian, Hamiltonian
 from symplectic_jepa.integrators import ImplicitMidpoint, implicit_midpoint
@@ -134,12 +134,6 @@ def test_gradients_in_state_weights_and_learned_step_equal_finite_differences():
     dt = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(run, (q, p, dt, *weights))
     assert torch.autograd.gradcheck(lambda q, p: implicit_midpoint(Coupled(), q, p, dt=0.2, steps=2), (q, p))
-
-
-def test_separable_energies_are_welcome_too():
-    h, (q, p) = SeparableHamiltonian(3, hidden_dim=8, residual_scale=1.0).double(), states(5, 3)
-    fine = leapfrog(h, q, p, dt=1e-4, steps=1000)
-    torch.testing.assert_close(implicit_midpoint(h, q, p, dt=1e-3, steps=100), fine, rtol=0, atol=1e-6)
 
 
 def test_no_value_of_the_residual_is_read_back_to_the_host():
