@@ -39,11 +39,15 @@ def test_split_and_join_are_inverse_views():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: sj.HamiltonianPredictor(sj.SeparableHamiltonian(2, hidden_dim=4), steps=3),
-        lambda: sj.HamiltonianPredictor(sj.SeparableHamiltonian(2, hidden_dim=4), steps=3, gradient="reversible"),
-        lambda: sj.HamiltonianPredictor(sj.SeparableHamiltonian(2, hidden_dim=4), integrator=sj.yoshida4),
-        lambda: sj.HamiltonianPredictor(sj.SeparableHamiltonian(2, hidden_dim=4), integrator=sj.ruth3, steps=3),
-        lambda: sj.HamiltonianPredictor(sj.SeparableHamiltonian(2, hidden_dim=4), integrator=sj.symplectic_euler),
+        *(
+            lambda options=options: sj.HamiltonianPredictor(
+                sj.SeparableHamiltonian(2, hidden_dim=4), steps=3, **options
+            )
+            for options in (
+                {"gradient": "reversible"},
+                *({"integrator": x} for x in sj.integrators.SPLITTINGS.values()),
+            )
+        ),
         lambda: sj.HamiltonianPredictor(sj.GeneralHamiltonian(2, hidden_dim=4), integrator=sj.implicit_midpoint),
         lambda: sj.ResidualMLPPredictor(2, hidden_dim=4),
     ],
@@ -85,10 +89,7 @@ def test_bad_arguments_are_named():
     predictor = sj.HamiltonianPredictor(sj.QuadraticHamiltonian(2))
     for call, message in (
         (lambda: predictor(torch.randn(3, 5)), r"even last dimension .* got shape \(3, 5\)"),
-        (
-            lambda: sj.HamiltonianPredictor(sj.QuadraticHamiltonian(2), dt=-0.1),
-            "dt must be a finite number > 0",
-        ),
+        (lambda: sj.HamiltonianPredictor(sj.QuadraticHamiltonian(2), dt=-0.1), "dt must be a finite number > 0"),
         (lambda: sj.HamiltonianPredictor(sj.QuadraticHamiltonian(2), steps=0), "steps must be an int >= 1, got 0"),
         (lambda: sj.ResidualMLPPredictor(2)(torch.randn(3, 6)), r"q must have shape \(..., 2\), got \(3, 3\)"),
         (lambda: sj.join_state(torch.zeros(2), torch.zeros(3)), r"share a shape .* got \(2,\) and \(3,\)"),
@@ -97,10 +98,7 @@ def test_bad_arguments_are_named():
             call()
     for call, message in (
         (lambda: sj.HamiltonianPredictor("quadratic"), "hamiltonian must be a Hamiltonian, got str"),
-        (
-            lambda: sj.HamiltonianPredictor(sj.QuadraticHamiltonian(2), integrator="leapfrog"),
-            "integrator must be a",
-        ),
+        (lambda: sj.HamiltonianPredictor(sj.QuadraticHamiltonian(2), integrator="leapfrog"), "integrator must be a"),
         (lambda: predictor(torch.ones(3, 4, dtype=torch.int64)), "floating-point tensors, got torch.int64"),
         (lambda: predictor(torch.ones(3, 4), control=torch.ones(3, 1)), "control needs a ControlledHamiltonian"),
         (lambda: sj.ResidualMLPPredictor(2)(torch.ones(3, 4), control=torch.ones(3, 1)), "control must be None"),

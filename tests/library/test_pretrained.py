@@ -59,14 +59,9 @@ def test_every_argument_of_every_part_can_be_read(name):
 @pytest.mark.parametrize(
     ("module", "options"),
     [
-        (
-            sj.SeparableHamiltonian,
-            {"dim": 3, "depth": 4, "activation": "tanh", "residual_scale": 0.25},
-        ),
-        (sj.GeneralHamiltonian, {"dim": 3, "hidden_dim": 5, "depth": 1, "residual_scale": 0.25}),
+        (sj.SeparableHamiltonian, {"dim": 3, "depth": 4, "activation": "tanh", "residual_scale": 0.25}),
         (sj.ResidualMLPPredictor, {"dim": 3, "hidden_dim": 5, "depth": 3, "dt": 0.3, "steps": 7, "learn_dt": True}),
         (sj.SIGReg, {"slices": 3, "knots": 5, "t_max": 4.1, "seed": 6, "sync": False}),
-        (sj.SlicedMMD, {"slices": 3, "bandwidth": 2.0, "seed": 6}),
         (sj.SpectralFloors, {"log_det": -1.0, "top_share": 0.4, "proj_dim": 7, "eps": 0.1, "seed": 6}),
         (
             sj.geometries.RadialGeometry,

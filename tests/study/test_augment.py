@@ -124,25 +124,6 @@ def test_jitter_equals_torchvision_in_all_24_orders() -> None:
         torch.testing.assert_close(result[i], x, **TOLERANCE)
 
 
-OPS = {
-    "resized_crop": lambda x, p: A.resized_crop(x, ((8 * p).floor(),) * 2 + ((9 + 8 * p).floor(),) * 2, p > 0.5, 20),
-    "brightness": lambda x, p: A.adjust_brightness(x, 2 * p),
-    "contrast": lambda x, p: A.adjust_contrast(x, 2 * p),
-    "saturation": lambda x, p: A.adjust_saturation(x, 2 * p),
-    "hue": lambda x, p: A.adjust_hue(x, p - 0.5),
-    "grayscale": lambda x, p: A.to_grayscale(x, p > 0.5),
-    "blur": lambda x, p: A.gaussian_blur(x, 2 * p, 7),
-    "solarize": A.solarize,
-}
-
-
-@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
-def test_an_image_does_not_depend_on_the_rest_of_the_batch(op) -> None:
-    images, parameter = pictures(3, 9), uniform(3, 0, 1, 9)
-    alone = torch.cat([op(images[i : i + 1], parameter[i : i + 1]) for i in range(9)])
-    torch.testing.assert_close(op(images, parameter), alone, atol=1e-6, rtol=0)
-
-
 # --- The draws ----------------------------------------------------------------------------------------------
 
 
