@@ -95,11 +95,18 @@ def run(name, dtype, rank, world, steps=2, compiled=False):
     return {"loss": loss.detach(), **{k: p.grad for k, p in model.named_parameters()}}
 
 
-def main():
+def on_this_rank(main):
+    """Join the group that the command line names, ``STORE W RANK OUT``, and save there what ``main`` returns."""
     assert Path(sj.__file__).is_relative_to(ROOT), sj.__file__  # not another installed tree
     store, world, rank, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", world_size=world, rank=rank)
+    torch.save(main(rank, world), out)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def main(rank, world):
     results = {
         (name, str(dtype)): run(name, dtype, rank, world) for name in CASES for dtype in (torch.float64, torch.float32)
     }
@@ -128,10 +135,8 @@ def main():
 
     distributed._all_reduce_sum = unseen
     results["unseen", "torch.float64"] = run("mean_penalty", torch.float64, rank, world)
-    torch.save(results, out)
-    dist.barrier()
-    dist.destroy_process_group()
+    return results
 
 
 if __name__ == "__main__":
-    main()
+    on_this_rank(main)

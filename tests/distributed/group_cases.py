@@ -1,6 +1,5 @@
 """Two groups of two ranks in one world of four: ``python group_cases.py STORE 4 RANK OUT``, see test_distributed.py."""
 
-import sys
 from functools import partial
 
 import torch
@@ -9,7 +8,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 import symplectic_jepa as sj
-from tests.distributed.ddp_cases import SHARDS, Model, data, penalties, predictor
+from tests.distributed.ddp_cases import SHARDS, Model, data, on_this_rank, penalties, predictor
 
 
 def objective(**ranks):
@@ -35,10 +34,7 @@ def run(make, rank, world, group=None, *, seed=0):
     return {"loss": value.detach(), **{k: p.grad for k, p in model.named_parameters()}}
 
 
-def main():
-    store, world, rank, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", world_size=world, rank=rank)
+def main(rank, world):
     groups = [dist.new_group([0, 1]), dist.new_group([2, 3])]
     mine, other = groups[rank // 2], groups[1 - rank // 2]
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replica", "dp"))
@@ -64,10 +60,8 @@ def main():
         except (TypeError, ValueError) as error:
             refusals.append(str(error))
     results["refusals"] = refusals
-    torch.save(results, out)
-    dist.barrier()
-    dist.destroy_process_group()
+    return results
 
 
 if __name__ == "__main__":
-    main()
+    on_this_rank(main)

@@ -58,6 +58,25 @@ OBJECTIVES = {
 CASES = {**REGULARIZERS, **MAPS, **OBJECTIVES}
 
 
+class Driven(nn.Module):
+    """A controlled predictor together with its control, which bfloat16 holds exactly."""
+
+    def __init__(self, input_matrix):
+        super().__init__()
+        system = sj.ControlledHamiltonian(sj.SeparableHamiltonian(D, hidden_dim=8), input_matrix)
+        self.predictor = sj.HamiltonianPredictor(system)
+        self.control = nn.Parameter(torch.tensor([0.5, -1.25]))
+
+    def forward(self, z):
+        return self.predictor(z, control=self.control.to(z.dtype))
+
+
+DRIVEN = {
+    "driven, parameter": lambda: Driven(nn.Parameter(torch.randn(D, 2))),
+    "driven, module": lambda: Driven(nn.Sequential(nn.Linear(D, 2 * D), nn.Unflatten(-1, (D, 2)))),
+}
+
+
 def settings(module):
     """Every number, switch and option of a module and of its parts, by name."""
     return {

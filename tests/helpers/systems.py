@@ -32,6 +32,17 @@ class HenonHeiles(AbstractSeparable):
         return -torch.stack((x + 2 * x * y, y + x * x - y * y), -1)
 
 
+class Well(nn.Module):
+    """A user's potential, with a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.depth = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, q):
+        return (self.depth * q.cos()).sum(-1)
+
+
 class Counting(AbstractSeparable):
     """An oscillator that counts its evaluations."""
 

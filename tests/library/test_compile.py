@@ -9,7 +9,11 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses import FakeTensorMode
 
 import symplectic_jepa as sj
-from tests.helpers.cases import CASES, MAPS, D
+from tests.helpers.cases import CASES, DRIVEN, MAPS, D
+from tests.helpers.systems import Coupled
+
+USER = lambda: sj.HamiltonianPredictor(Coupled().float(), integrator=sj.integrators.ImplicitMidpoint(4))  # noqa: E731
+EVERY = {**CASES, **DRIVEN, "user energy": USER}
 
 
 def run(module, x):
@@ -26,10 +30,10 @@ def states():
     return torch.randn(2, 32, 2 * D, requires_grad=True)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_compiles_whole_and_once_and_equals_eager(name, states):
     torch.manual_seed(1)
-    module = CASES[name]()
+    module = EVERY[name]()
     reference = copy.deepcopy(module)
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
@@ -62,11 +66,11 @@ def test_the_whole_objective_through_inductor(states):
             torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_nothing_waits_for_the_device(name):
     """A fake tensor has no values: ``.item()``, ``bool(x)``, ``nonzero`` and the like raise on it, in either pass."""
     with torch.device("meta"):
-        module = CASES[name]()
+        module = EVERY[name]()
     with FakeTensorMode(allow_non_fake_inputs=True):
         module.to_empty(device="cpu")
         states = torch.randn(2, 32, 2 * D, requires_grad=True)

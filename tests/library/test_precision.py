@@ -9,7 +9,7 @@ import torch
 
 import symplectic_jepa as sj
 from symplectic_jepa.geometries import DiagonalGeometry, LaplacianGeometry, MatrixGeometry, RadialGeometry
-from tests.helpers.cases import CASES, D
+from tests.helpers.cases import CASES, DRIVEN, MAPS, REGULARIZERS, D
 
 GEOMETRIES = {
     "diagonal": lambda: DiagonalGeometry(torch.linspace(0.1, 2.3, 2 * D)),
@@ -17,15 +17,22 @@ GEOMETRIES = {
     "laplacian": lambda: LaplacianGeometry((2, 2), kappa=0.7, eps=0.3, boundary="periodic"),
     "radial": lambda: RadialGeometry((2, 4)),
 }
-EVERY = {**CASES, **{f"geometry, {name}": make for name, make in GEOMETRIES.items()}}
+EVERY = {**CASES, **DRIVEN, **{f"geometry, {name}": make for name, make in GEOMETRIES.items()}}
+HEAVY = {"dim": D, "hidden_dim": 8, "residual_scale": 1.0, "learn_mass": True}
+TABLES = {
+    name: lambda table=table: sj.HamiltonianPredictor(sj.SeparableHamiltonian(**HEAVY), integrator=table)
+    for name, table in sj.integrators.SPLITTINGS.items()
+}
 
 
-def output(module, dtype=torch.float64):
-    """What a module makes of the same states, drawn anew, as one vector."""
+def output(module, *dtypes):
+    """What a module makes of the same states, drawn anew and rounded to these dtypes in turn, as one vector."""
     for part in module.modules():
         if hasattr(part, "schedule"):
             part.schedule.step.zero_()
-    z = torch.randn(2, 24, 2 * D, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(dtype)
+    z = torch.randn(2, 24, 2 * D, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    for dtype in dtypes:
+        z = z.to(dtype)
     image = module.sqrt_apply(z) if isinstance(module, sj.geometries.Geometry) else module(z)
     return (image[0] if isinstance(image, tuple) else image).detach().flatten()
 
@@ -52,6 +59,26 @@ def test_a_module_built_on_the_meta_device_is_the_same_once_its_weights_are_ther
         x.data.fill_(math.nan if x.is_floating_point() else 17)  # what "empty" memory may hold
     built.load_state_dict(module.state_dict())
     assert torch.equal(output(built, torch.float32), output(module, torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(n, dtype) for n in EVERY | TABLES for dtype in (torch.bfloat16, torch.float32)]
+    + [(n, torch.float16) for n in REGULARIZERS],
+)
+def test_everything_runs_in_float32_or_better_under_autocast_too(name, dtype):
+    torch.manual_seed(1)
+    module = (EVERY | TABLES)[name]()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = output(module, dtype)
+    single = output(module, dtype, torch.float32)
+    assert single.dtype == torch.float32
+    assert got.dtype == (dtype if name in {*MAPS, *DRIVEN, *TABLES} else torch.float32)
+    assert torch.equal(got, single.to(got.dtype))
+    double = output(copy.deepcopy(module).double(), dtype, torch.float64)
+    torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
+    if name in {"leapfrog", "ResidualMLPPredictor", *TABLES}:  # float64 states keep their digits with float32 weights
+        torch.testing.assert_close(output(module, dtype, torch.float64), double, rtol=1e-12, atol=1e-12)
 
 
 def test_scales_are_the_numbers_that_were_given():

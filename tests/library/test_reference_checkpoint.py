@@ -93,6 +93,15 @@ def test_the_authors_baseline_and_defaults(tmp_path):
     assert predictor.hamiltonian.residual_scale == pytest.approx(0.02)
 
 
+def test_an_imagenet_stem_without_settings_has_a_grid_of_eight(tmp_path):
+    theirs = TheirEncoder(imagenet=True, layer=2, channels=4).eval()
+    torch.save({"encoder": theirs.state_dict()}, tmp_path / "theirs.pt")
+    encoder, predictor = sj.load_reference_checkpoint(tmp_path / "theirs.pt")
+    assert predictor is None
+    images = torch.randn(2, 3, 96, 96)  # 12 tokens a side, were they not pooled
+    torch.testing.assert_close(encoder.eval()(images), theirs(images))
+
+
 def test_files_of_another_layout_are_refused(tmp_path):
     path = tmp_path / "theirs.pt"
     weights = TheirEncoder(imagenet=False, layer=3, channels=4).state_dict()

@@ -124,40 +124,6 @@ def test_jitter_equals_torchvision_in_all_24_orders() -> None:
         torch.testing.assert_close(result[i], x, **TOLERANCE)
 
 
-OPS = {
-    "resized_crop": lambda x, p: A.resized_crop(x, ((8 * p).floor(),) * 2 + ((9 + 8 * p).floor(),) * 2, p > 0.5, 20),
-    "brightness": lambda x, p: A.adjust_brightness(x, 2 * p),
-    "contrast": lambda x, p: A.adjust_contrast(x, 2 * p),
-    "saturation": lambda x, p: A.adjust_saturation(x, 2 * p),
-    "hue": lambda x, p: A.adjust_hue(x, p - 0.5),
-    "grayscale": lambda x, p: A.to_grayscale(x, p > 0.5),
-    "blur": lambda x, p: A.gaussian_blur(x, 2 * p, 7),
-    "solarize": A.solarize,
-}
-
-
-@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
-def test_an_image_does_not_depend_on_the_rest_of_the_batch(op) -> None:
-    images, parameter = pictures(3, 9), uniform(3, 0, 1, 9)
-    alone = torch.cat([op(images[i : i + 1], parameter[i : i + 1]) for i in range(9)])
-    torch.testing.assert_close(op(images, parameter), alone, atol=1e-6, rtol=0)
-
-
-def test_neutral_parameters_leave_an_image_alone() -> None:
-    images, one, zero = pictures(4), torch.ones(6), torch.zeros(6)
-    for result in (
-        A.adjust_brightness(images, one),
-        A.adjust_contrast(images, one),
-        A.adjust_saturation(images, one),
-        A.to_grayscale(images, zero > 0),
-        A.gaussian_blur(images, zero, 23),
-        A.solarize(images, one * math.inf),
-    ):
-        assert torch.equal(result, images)
-    torch.testing.assert_close(A.adjust_hue(images, zero), images, atol=1e-6, rtol=0)
-    torch.testing.assert_close(A.adjust_hue(images, one), images, **TOLERANCE)  # once round the circle
-
-
 # --- The draws ----------------------------------------------------------------------------------------------
 
 
@@ -190,15 +156,6 @@ def test_boxes_have_the_distribution_of_torchvision() -> None:
     for quantile in (0.05, 0.25, 0.5, 0.75, 0.95):
         a, b = (x[int(quantile * len(x))] / (64 * 96) for x in area)
         assert abs(a - b) < 0.02
-
-
-def test_area_is_uniform_and_log_ratio_symmetric_where_every_attempt_fits() -> None:
-    _, _, h, w = A.sample_boxes(torch.rand(A.BOX_DRAWS, 50_000, generator=rng(0)), 256, 256, (0.2, 0.7))
-    area = h * w / 256**2
-    assert abs(area.mean() - 0.45) < 0.005
-    assert abs(area.std() - 0.5 / math.sqrt(12)) < 0.005
-    assert abs((w / h).log().mean()) < 0.005
-    assert abs((w / h).log().std() - 2 * math.log(4 / 3) / math.sqrt(12)) < 0.005
 
 
 def test_elongated_image_falls_back_to_the_central_crop_of_torchvision() -> None:
@@ -240,13 +197,10 @@ def test_jitter_factors_fill_their_ranges() -> None:
     assert factor.mean() == pytest.approx(1, abs=0.02)
 
 
-def test_equal_images_come_out_different() -> None:
-    images = bytes_like(0, 1).expand(64, -1, -1, -1)
-    for name in ("scale", *PROBABILITIES):
-        config = AugmentConfig(**{**vars(OFF), name: (0.3, 1.0) if name == "scale" else 0.5})
-        x = Augment(config, MEAN, STD)(images, rng(0))
-        assert rate(x, x[:1].expand_as(x)) > 0.2, name
-        assert rate(x, x[-1:].expand_as(x)) > 0.2, name
+def test_equal_images_are_cropped_differently() -> None:
+    augment = Augment(AugmentConfig(**{**vars(OFF), "scale": (0.3, 1.0)}), MEAN, STD)
+    x = augment(bytes_like(0, 1).expand(64, -1, -1, -1), rng(0))
+    assert rate(x, x[:1].expand_as(x)) > 0.2
 
 
 # --- The pipeline -------------------------------------------------------------------------------------------
@@ -267,6 +221,8 @@ def test_identity_config_only_normalises() -> None:
     result = Augment(OFF, MEAN, STD)(images, rng(0))
     assert torch.equal(result, A.normalize(images, MEAN, STD))
     assert result.dtype == torch.float32
+    whole_turn = A.adjust_hue(images / 255, torch.ones(16))
+    torch.testing.assert_close(whole_turn, images / 255, **TOLERANCE)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8])

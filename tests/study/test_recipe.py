@@ -12,6 +12,7 @@ from examples.recipe.schema import METHODS, RECIPES, Recipe, compose, load_recip
 from examples.recipe.text import assignments, flat, read
 from examples.training.loop import clipping
 from examples.training.run_folder import differing_keys
+from tests.helpers.cases import settings
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
@@ -120,9 +121,9 @@ def test_a_value_is_what_its_field_says(tmp_path):
 def test_a_recipe_is_its_differences_and_comes_back_whole_from_yaml(name):
     recipe = load_recipe(name)
     assert read_recipe(to_yaml(recipe), name) == recipe
-    settings = read((RECIPES / f"{name}.yaml").read_text(), name)
-    below = Recipe() if "base" not in settings else load_recipe(settings["base"])
-    assert differences(recipe, below) == settings.keys() - {"base"}
+    own = read((RECIPES / f"{name}.yaml").read_text(), name)
+    below = Recipe() if "base" not in own else load_recipe(own["base"])
+    assert differences(recipe, below) == own.keys() - {"base"}
 
 
 def test_settings_for_several_runs_must_be_read_by_one_of_them(tmp_path):
@@ -138,11 +139,11 @@ def test_settings_for_several_runs_must_be_read_by_one_of_them(tmp_path):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("settings", ["", "regularizer=coding_rate", "regularizer=ham_sigreg_radial",
+@pytest.mark.parametrize("chosen", ["", "regularizer=coding_rate", "regularizer=ham_sigreg_radial",
                                       "predictor.hamiltonian=quadratic"])  # fmt: skip
-def test_a_key_that_nothing_reads_changes_nothing(method, settings):
+def test_a_key_that_nothing_reads_changes_nothing(method, chosen):
     """Every number of an objective's sections that is called unread is tripled; the model that is built is the same."""
-    chosen = assignments([f"method={method}", *settings.split()])
+    chosen = assignments([f"method={method}", *chosen.split()])
     recipe = compose("textures", chosen)
     sections = ("predictor.", "hamjepa.", "sigreg.")
     values = {k: v for k, v in flat(recipe.model_dump()).items() if k in unread(recipe) and k.startswith(sections)}
@@ -216,11 +217,4 @@ def test_recipes_and_library_presets_agree(name, method):
     ours = build_objective(load_recipe(name, [f"method={method}"]), 2048)
     preset = sj.sigreg_baseline() if method == "sigreg" else getattr(sj, f"hamjepa_{name}")(ours.predictor)
     assert repr(ours) == repr(preset)
-
-    def settings(objective):
-        return {
-            name: {k: v for k, v in vars(m).items() if isinstance(v, (int, float, str)) and k != "step"}
-            for name, m in objective.named_modules()
-        }
-
     assert settings(ours) == settings(preset)

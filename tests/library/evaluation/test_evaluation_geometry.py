@@ -11,14 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from symplectic_jepa.evaluation import (
-    alignment,
-    effective_rank,
-    feature_norms,
-    pair_cosines,
-    spectrum,
-    uniformity,
-)
+from symplectic_jepa.evaluation import alignment, effective_rank, feature_norms, pair_cosines, spectrum, uniformity
 
 
 def features(n: int, dim: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -35,14 +28,6 @@ def test_spectrum_equals_numpy_on_both_branches(n: int, dim: int) -> None:
     found = spectrum(x).eigenvalues
     assert found.shape == (dim,)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
-
-
-def test_gram_branch_equals_covariance_branch() -> None:
-    x = features(30, 24)
-    wide = torch.cat((x, torch.zeros(30, 50, dtype=x.dtype)), dim=1)  # N < D now, the same spectrum
-    direct, gram = spectrum(x, top=24), spectrum(wide, top=24)
-    torch.testing.assert_close(direct.eigenvalues, gram.eigenvalues, rtol=1e-9, atol=1e-12)
-    assert direct[1:] == pytest.approx(gram[1:])
 
 
 def test_rank_proxies_are_over_the_retained_eigenvalues() -> None:
@@ -112,15 +97,9 @@ def test_pair_cosines_are_those_of_different_rows_uncentred() -> None:
     np.testing.assert_allclose(found, nearest, atol=1e-12)  # never 1, the cosine of a row with itself
     counts = np.array([(nearest == value).sum() for value in possible])
     assert (np.abs(counts - 500) < 5 * math.sqrt(500 * 5 / 6)).all()  # all six pairs equally often
-
-
-def test_pair_cosines_follow_the_seed_and_keep_float32() -> None:
-    x = features(50, 8)
-    assert torch.equal(pair_cosines(x, pairs=70, seed=1), pair_cosines(x, pairs=70, seed=1))
-    assert not torch.equal(pair_cosines(x, pairs=70, seed=1), pair_cosines(x, pairs=70, seed=2))
-    half = pair_cosines(x.half(), pairs=70)
-    assert half.dtype == torch.float32
-    torch.testing.assert_close(half.double(), pair_cosines(x.half().double(), pairs=70), rtol=0, atol=1e-6)
+    assert np.array_equal(pair_cosines(x, pairs=3000), found)
+    assert not np.array_equal(pair_cosines(x, pairs=3000, seed=1), found)
+    assert pair_cosines(x.half()).dtype == torch.float32
 
 
 def test_feature_norms() -> None:
@@ -163,7 +142,6 @@ def test_errors_name_the_argument() -> None:
         (lambda: spectrum(x[:1]), "features"),
         (lambda: spectrum(x, samples=1), "samples must be an int >= 2, got 1"),
         (lambda: spectrum(x, top=0), "top"),
-        (lambda: spectrum(x * torch.nan), "features must be finite"),
         (lambda: effective_rank(torch.ones(0)), "eigenvalues"),
         (lambda: pair_cosines(x[:1]), "features"),
         (lambda: pair_cosines(x, pairs=0), "pairs"),

@@ -59,36 +59,6 @@ def test_result_equals_the_textbook_loop() -> None:
     assert 20.0 < result.top1 < result.top5 < 100.0  # a comparison that could fail
 
 
-def test_separable_data_is_solved() -> None:
-    result = linear_probe(*clusters(), epochs=30, batch_size=64, lr=1e-2)
-    assert result.top1 >= 99.0
-    assert result.top5 == 100.0
-
-
-def test_random_labels_stay_near_chance() -> None:
-    g = torch.Generator().manual_seed(1)
-    x, y = torch.randn(1200, 16, generator=g), torch.randint(10, (1200,), generator=g)
-    result = linear_probe(x[:600], y[:600], x[600:], y[600:], epochs=10)
-    assert abs(result.top1 - 10.0) < 5.0  # four standard deviations of 600 draws
-    assert abs(result.top5 - 50.0) < 8.5
-
-
-def test_layer_norm_removes_offset_and_scale_of_each_row() -> None:
-    train, train_y, test, test_y = clusters(noise=0.5)
-    plain = linear_probe(train, train_y, test, test_y, epochs=5)
-    g = torch.Generator().manual_seed(5)
-    scale, offset = torch.rand(len(train), 1, generator=g) + 1.0, torch.randn(len(train), 1, generator=g)
-    moved = linear_probe(train * scale + offset, train_y, test * 3.0 - 1.0, test_y, epochs=5)
-    assert moved.top1 == pytest.approx(plain.top1, abs=1.0)
-
-
-def test_seed_fixes_the_result_and_matters() -> None:
-    data = clusters(noise=1.0)
-    first, again, other = (linear_probe(*data, epochs=3, seed=seed).head[1].weight for seed in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.allclose(first, other, atol=1e-2)
-
-
 def test_global_random_state_is_neither_read_nor_moved() -> None:
     data = clusters(noise=1.0)
     torch.manual_seed(123)
@@ -149,7 +119,6 @@ def test_fewer_than_five_classes_and_more_than_the_labels_show() -> None:
         ({"train_labels": torch.full((8,), -1)}, r"got values from -1"),
         ({"train_labels": torch.zeros(7, dtype=torch.int64)}, "train_labels must have shape"),
         ({"test_features": torch.randn(8, 4)}, "same dimension"),
-        ({"train_features": torch.full((8, 3), torch.inf)}, "train_features must be finite"),
     ],
 )
 def test_errors_name_the_argument(change: dict[str, object], words: str) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from symplectic_jepa import PotentialHamiltonian, QuadraticHamiltonian, SeparableHamiltonian, leapfrog
 from symplectic_jepa.geometries import MatrixGeometry
 from symplectic_jepa.hamiltonians import GeneralHamiltonian
-from tests.helpers.systems import by_weights
+from tests.helpers.systems import Well, by_weights
 
 ACTIVATIONS = ("gelu", "silu", "tanh", "softplus")
 TORCH_ACTIVATIONS = {"gelu": nn.GELU(), "silu": nn.SiLU(), "tanh": nn.Tanh(), "softplus": nn.Softplus(threshold=1e9)}
@@ -123,28 +123,14 @@ def test_softplus_keeps_its_digits_where_torchs_own_becomes_the_identity():
         torch.testing.assert_close(h.force(q), minus_gradient(h.potential, q), rtol=1e-15, atol=0)
 
 
-class Wells(nn.Module):
-    """A user's potential, a module with a parameter."""
-
-    def __init__(self):
-        super().__init__()
-        self.depth = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
-
-    def forward(self, q):
-        return (self.depth * (q.square() - 1).square()).sum(-1)
-
-
-def wells_force(depth, q):
-    return -4 * depth * q * (q.square() - 1)
-
-
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 def test_user_potential_has_its_force_in_every_grad_mode(mode):
-    h = PotentialHamiltonian(Wells())
+    wells = Well().double()
+    h = PotentialHamiltonian(wells)
     with mode():
         q = torch.randn(5, 2, dtype=torch.float64)
         force = h.force(q)
-        torch.testing.assert_close(force, wells_force(0.7, q))
+        torch.testing.assert_close(force, wells.depth * q.sin())
         assert not q.requires_grad
         assert force.requires_grad == (mode is torch.enable_grad)
 
@@ -162,10 +148,10 @@ def test_force_carries_a_graph_only_where_something_requires_a_gradient():
 
 
 def test_user_potential_trains_its_parameters_and_passes_gradients_on():
-    wells, q = Wells(), torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    wells, q = Well().double(), torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
     h = PotentialHamiltonian(wells)
     got = torch.autograd.grad(h.force(q).square().sum(), (q, wells.depth))
-    expected = torch.autograd.grad(wells_force(wells.depth, q).square().sum(), (q, wells.depth))
+    expected = torch.autograd.grad((wells.depth * q.sin()).square().sum(), (q, wells.depth))
     torch.testing.assert_close(got, expected)
     assert list(h.parameters()) == [wells.depth]
 

@@ -8,20 +8,15 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian, SeparableHamiltonian, leapfrog, symplectic_euler
+import symplectic_jepa as sj
+from symplectic_jepa import QuadraticHamiltonian, SeparableHamiltonian, leapfrog, symplectic_euler
 from symplectic_jepa.evaluation import symplecticity_defect
-from symplectic_jepa.integrators import (
-    SPLITTINGS,
-    Integrator,
-    Splitting,
-    implicit_midpoint,
-    position_verlet,
-    ruth3,
-    yoshida4,
-    yoshida6,
-)
+from symplectic_jepa.integrators import SPLITTINGS, Splitting
+from tests.helpers.samples import states
 from tests.helpers.systems import Counting, HenonHeiles, Kepler, Pendulum, by_weights
 
 ORDERS = {"symplectic_euler": 1, "leapfrog": 2, "position_verlet": 2, "ruth3": 3, "yoshida4": 4, "yoshida6": 6}
@@ -91,16 +86,16 @@ def test_measured_order_is_the_stated_one(splitting, problem):
 
 
 def test_a_wrong_coefficient_lowers_the_measured_order():
-    kicks = list(yoshida4.kicks)
+    kicks = list(sj.yoshida4.kicks)
     kicks[0] += 1e-3
     kicks[-1] -= 1e-3
-    wrong = Splitting("wrong", kicks=tuple(kicks), drifts=yoshida4.drifts, order=4)
+    wrong = Splitting("wrong", kicks=tuple(kicks), drifts=sj.yoshida4.drifts, order=4)
     assert measured_orders(wrong, "pendulum", (80, 160))[0] < 1.5
 
 
 def test_yoshida6_weights_fulfil_the_order_conditions_of_odd_powers():
     """Σw = 1, Σw³ = 0, Σw⁵ = 0 for a symmetric composition of leapfrogs, to the rounding of the literals."""
-    sums = [math.fsum(w**k for w in yoshida6.drifts) for k in (1, 3, 5)]
+    sums = [math.fsum(w**k for w in sj.yoshida6.drifts) for k in (1, 3, 5)]
     assert sums == pytest.approx([1, 0, 0], abs=1e-14)
 
 
@@ -111,7 +106,7 @@ def test_map_is_symplectic_for_the_learned_hamiltonian(splitting, learn_mass, dt
     h = SeparableHamiltonian(3, hidden_dim=8, residual_scale=2.0, learn_mass=learn_mass).double()
     if learn_mass:
         h.raw_mass.data.normal_()
-    predictor = HamiltonianPredictor(h, dt=abs(dt), steps=3, integrator=splitting)
+    predictor = sj.HamiltonianPredictor(h, dt=abs(dt), steps=3, integrator=splitting)
     z = torch.randn(4, 6, dtype=torch.float64)
     direction = 1 if dt > 0 else -1
     assert symplecticity_defect(lambda z: predictor(z, direction=direction), z).max() < 5e-13
@@ -171,16 +166,16 @@ def test_merged_updates_equal_the_table_update_by_update(splitting, steps, dt):
 
 
 def test_every_integrator_is_of_one_kind_and_says_what_it_is():
-    named = (symplectic_euler, leapfrog, position_verlet, ruth3, yoshida4, yoshida6)
+    named = (symplectic_euler, leapfrog, sj.position_verlet, sj.ruth3, sj.yoshida4, sj.yoshida6)
     assert list(SPLITTINGS.values()) == list(named)
     assert all(SPLITTINGS[splitting.name] is splitting for splitting in named)
-    for integrator in (*named, implicit_midpoint):
-        assert isinstance(integrator, Integrator)
+    for integrator in (*named, sj.implicit_midpoint):
+        assert isinstance(integrator, sj.integrators.Integrator)
     for splitting in named:
         text = inspect.getdoc(splitting)
         assert splitting.name in text
         assert splitting.reference in text
-    assert (implicit_midpoint.name, implicit_midpoint.order, implicit_midpoint.symmetric) == (
+    assert (sj.implicit_midpoint.name, sj.implicit_midpoint.order, sj.implicit_midpoint.symmetric) == (
         "implicit_midpoint", 2, True,
     )  # fmt: skip
     assert copy.deepcopy(leapfrog) == pickle.loads(pickle.dumps(leapfrog)) == leapfrog
@@ -200,18 +195,72 @@ def test_gradients_in_state_weights_and_learned_step_are_right(splitting):
             splitting(h, q, p, dt=dt, steps=2)
 
 
-@every
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_under_autocast_every_table_runs_in_float32(splitting, dtype):
-    h = SeparableHamiltonian(16, hidden_dim=32, residual_scale=1.0, learn_mass=True)
-    q, p = torch.randn(2, 8, 16).to(dtype)
-    expected = splitting(h, q.float(), p.float(), dt=0.1, steps=2)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = splitting(h, q, p, dt=0.1, steps=2)
-        assert torch.is_autocast_enabled("cpu")
-    for a, b in zip(got, expected, strict=True):
-        assert torch.equal(a, b.to(dtype))
-        assert a.dtype == dtype
+both = pytest.mark.parametrize("integrate", [leapfrog, symplectic_euler])
+
+
+@both
+def test_energy_error_stays_bounded_over_a_hundred_thousand_steps(integrate):
+    pendulum = Pendulum()
+    q, p = torch.tensor([[1.0], [2.0]], dtype=torch.float64), torch.tensor([[0.0], [0.3]], dtype=torch.float64)
+    start, drift = pendulum(q, p), []
+    with torch.no_grad():
+        for _ in range(50):
+            q, p = integrate(pendulum, q, p, dt=0.05, steps=2000)
+            drift.append((pendulum(q, p) - start).abs().max().item())
+    bound = {2: 1e-3, 1: 5e-2}[integrate.order]
+    assert max(drift) < bound
+    # No growth: the last fifth is no worse than the first, by more than the oscillation itself.
+    assert max(drift[-10:]) < 2 * max(drift[:10])
+
+
+@both
+@given(shape=st.lists(st.integers(1, 3), max_size=4))
+@settings(max_examples=15, deadline=None)
+def test_any_leading_shape_is_integrated_row_by_row(integrate, shape):
+    h, (q, p) = SeparableHamiltonian(2, hidden_dim=8, residual_scale=1.0).double(), states(*shape, 2)
+    got = integrate(h, q, p, dt=0.1, steps=2)
+    flat = integrate(h, q.reshape(-1, 2), p.reshape(-1, 2), dt=0.1, steps=2)
+    assert got[0].shape == q.shape
+    torch.testing.assert_close(tuple(x.reshape(-1, 2) for x in got), flat)
+
+
+def test_half_precision_modules_integrate_too():
+    h = SeparableHamiltonian(4, hidden_dim=8).bfloat16()
+    q, p = torch.randn(2, 3, 4).bfloat16()
+    got = leapfrog(h, q, p, dt=0.1, steps=1)
+    torch.testing.assert_close(
+        got[0].float(), leapfrog(h.float(), q.float(), p.float(), dt=0.1)[0], atol=0.02, rtol=0.01
+    )
+
+
+@both
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_results_do_not_depend_on_the_grad_mode(integrate, mode):
+    q, p = states(3, 2)
+    for h in (
+        SeparableHamiltonian(2, hidden_dim=8, residual_scale=1.0).double(),
+        sj.PotentialHamiltonian(lambda q: q.square().square().sum(-1)),
+    ):
+        expected = integrate(h, q, p, dt=0.1, steps=2)
+        with mode():
+            got = integrate(h, q, p, dt=0.1, steps=2)
+        torch.testing.assert_close(got, tuple(x.detach() for x in expected))
+        assert not got[0].requires_grad
+
+
+@both
+def test_bad_arguments_are_named(integrate):
+    h, (q, p) = QuadraticHamiltonian(2), states(3, 2)
+    for (a, b, dt, steps), error, message in (
+        ((q, p[:2], 0.1, 1), ValueError, r"share a shape \(..., d\), got \(3, 2\) and \(2, 2\)"),
+        ((q, p, 0.1, 0), ValueError, "steps must be an int >= 1, got 0"),
+        ((q, p, float("nan"), 1), ValueError, "dt must be a finite number, got nan"),
+        ((q, p, 0.1j, 1), ValueError, "dt must be a finite number, got 0.1j"),
+        ((q, p, torch.tensor(0.1j), 1), TypeError, "dt must be a real number .* got dtype torch.complex64"),
+        ((q.long(), p.long(), 0.1, 1), TypeError, "q must be a floating-point tensor, got dtype torch.int64"),
+    ):
+        with pytest.raises(error, match=message):
+            integrate(h, a, b, dt=dt, steps=steps)
 
 
 def test_bad_tables_are_named():
@@ -226,4 +275,4 @@ def test_bad_tables_are_named():
     with pytest.raises(ValueError, match="order must be an int >= 1, got 0"):
         Splitting("bad", kicks=(0.5, 0.5), drifts=(1.0,), order=0)
     with pytest.raises(TypeError, match=r"must be separable, .* got Linear: .* implicit_midpoint"):
-        ruth3(torch.nn.Linear(1, 1), torch.zeros(1), torch.zeros(1), dt=0.1)
+        sj.ruth3(torch.nn.Linear(1, 1), torch.zeros(1), torch.zeros(1), dt=0.1)

@@ -69,27 +69,19 @@ def test_price_and_regret_of_features_with_fewer_rows_than_dimensions():
     assert all(value.isfinite().all() for value in report)
 
 
-def test_fit_geometry_refuses_what_holds_no_tasks():
-    z, labels = labelled_plane(50)
-    with pytest.raises(ValueError, match="two classes"):
-        theory.fit_geometry(z, torch.zeros(50, dtype=torch.long))
-    with pytest.raises(ValueError, match="collapsed"):
-        theory.fit_geometry(torch.ones(50, 3), labels)
-    with pytest.raises(ValueError, match="correlated"):
-        theory.fit_geometry(z, torch.ones(50, 2))
-    with pytest.raises(ValueError, match=r"shape \(50,\), got \(49,\)"):
-        theory.fit_geometry(z, labels[:49])
-    with pytest.raises(ValueError, match="tasks must be one of"):
-        theory.fit_geometry(z, labels, tasks="means")
-    with pytest.raises(ValueError, match="ridge"):
-        theory.fit_geometry(z, labels, ridge=0.0)
-    with pytest.raises(TypeError, match=r"torch\.bool"):
-        theory.fit_geometry(z, labels > 2)
-
-
-def test_labelled_arrays():
+def test_fit_geometry_takes_arrays_and_refuses_what_holds_no_tasks():
     z, labels = labelled_plane(50)
     close(theory.fit_geometry(z.numpy(), labels.numpy()), theory.fit_geometry(z, labels), rtol=0, atol=0)
-    for features, names in ((z.tolist(), labels), (z, labels.tolist())):
-        with pytest.raises(TypeError, match="must be a tensor or a numeric numpy array, got list"):
-            theory.fit_geometry(features, names)
+    for features, names, options, error, message in (
+        (z, torch.zeros(50, dtype=torch.long), {}, ValueError, "two classes"),
+        (torch.ones(50, 3), labels, {}, ValueError, "collapsed"),
+        (z, torch.ones(50, 2), {}, ValueError, "correlated"),
+        (z, labels[:49], {}, ValueError, r"shape \(50,\), got \(49,\)"),
+        (z, labels, {"tasks": "means"}, ValueError, "tasks must be one of"),
+        (z, labels, {"ridge": 0.0}, ValueError, "ridge"),
+        (z, labels > 2, {}, TypeError, r"torch\.bool"),
+        (z.tolist(), labels, {}, TypeError, "must be a tensor or a numeric numpy array, got list"),
+        (z, labels.tolist(), {}, TypeError, "must be a tensor or a numeric numpy array, got list"),
+    ):
+        with pytest.raises(error, match=message):
+            theory.fit_geometry(features, names, **options)
