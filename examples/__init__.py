@@ -1,1 +1,1 @@
-"""Pretraining and evaluation with symplectic_jepa: one loop, recipes as data."""
+"""Pretraining and evaluation with symplectic_jepa: one training loop, settings in YAML recipes."""

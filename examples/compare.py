@@ -2,7 +2,7 @@
 
 ``python -m examples.compare cifar100 --out DIR data.classes=10 train.epochs=15`` trains SIGReg, MLP-HJEPA and HamJEPA
 with the same encoder, data, budget and seed, then writes ``table.md``, ``summary.png`` and ``metrics.json`` there.
-A method whose run is already finished there is not trained again, one that was stopped goes on.
+Finished runs in that folder are not trained again; interrupted ones resume.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from examples.paper.compare import compare
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", help="name in examples/recipe, or path of a YAML file")
+    parser.add_argument("recipe", help="name in examples/recipe, or path to a YAML file")
     parser.add_argument("overrides", nargs="*", help="settings as key=value")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs, the table and the figure")
     arguments = parser.parse_intermixed_args()

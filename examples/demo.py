@@ -1,4 +1,4 @@
-"""``make demo``: the three methods on the embedded textures, in minutes on two cores."""
+"""``make demo``: the three methods on the embedded textures, in a few minutes on two cores."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from examples.measurement.features import evaluate, table
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("run", type=Path, help="a run's folder")
     print(table(evaluate(parser.parse_args().run)["readouts"]))
 
 

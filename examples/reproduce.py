@@ -1,9 +1,9 @@
 """The paper's tables: ``python -m examples.reproduce cpu-10`` (``make reproduce SCALE=cpu-10``).
 
-A study is a set of cells, one per table, method (or ablation) and seed; each is trained, evaluated and written as one
-``cell.json`` in a folder of its own. A finished cell is never run again and a killed one goes on from its last
-checkpoint, so the same command finishes what was begun. At the end, and with --report alone, ``report.md`` and its
-figures are written from the cells that are there.
+A study is a set of cells, one per table, method (or ablation) and seed. Each cell is trained and evaluated in its own
+folder, and its result is written to ``cell.json`` there. Finished cells are not run again and interrupted ones resume
+from their last checkpoint, so repeat the command to finish a study. At the end, or with --report, ``report.md`` and
+its figures are written from the finished cells.
 """
 
 from __future__ import annotations
@@ -20,23 +20,18 @@ from examples.paper.reproduce import reproduce, roots
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scale", choices=list(SCALES), help="which cells")
-    parser.add_argument("overrides", nargs="*", help="settings of every cell as key=value, e.g. data.root=/data")
-    parser.add_argument(
-        "--root",
-        action="append",
-        default=[],
-        metavar="NAME=PATH",
-        help="where a data set is, imagenet100=/data/in100; may repeat",
-    )
-    parser.add_argument("--only", action="append", metavar="PATTERN", help="cells by id, '*/hamjepa-s42'; may repeat")
-    parser.add_argument("--out", type=Path, help="folder of the study (default: runs/reproduce/SCALE)")
-    parser.add_argument("--to", type=Path, help="folder of the report (default: the study's)")
+    parser.add_argument("scale", choices=list(SCALES), help="which cells to run")
+    parser.add_argument("overrides", nargs="*", help="settings for every cell as key=value, e.g. data.root=/data")
+    several = {"action": "append", "default": []}
+    parser.add_argument("--root", metavar="NAME=PATH", help="data folder, imagenet100=/data; repeatable", **several)
+    parser.add_argument("--only", metavar="PATTERN", help="cells by id, '*/hamjepa-s42'; repeatable", **several)
+    parser.add_argument("--out", type=Path, help="the study's folder (default: runs/reproduce/SCALE)")
+    parser.add_argument("--to", type=Path, help="the report's folder (default: the study's)")
     parser.add_argument("--list", action="store_true", help="print the cells and whether they are finished")
-    parser.add_argument("--report", action="store_true", help="write the report alone")
+    parser.add_argument("--report", action="store_true", help="only write the report")
     arguments = parser.parse_intermixed_args()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SystemExit("examples.reproduce runs in one process; for several use torchrun -m examples.train")
+        raise SystemExit("examples.reproduce runs in one process; to use several, run torchrun -m examples.train")
     out = arguments.out or Path("runs/reproduce") / arguments.scale
     patterns = arguments.only or ["*"]
     cells = [c for c in SCALES[arguments.scale]() if any(fnmatch.fnmatch(c.id, pattern) for pattern in patterns)]

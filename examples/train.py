@@ -1,6 +1,6 @@
-"""Pretrain an encoder by a recipe, then evaluate it: ``python -m examples.train cifar100 method=sigreg``.
+"""Pretrain an encoder from a recipe, then evaluate it: ``python -m examples.train cifar100 method=sigreg``.
 
-Several processes share the batch of the recipe: ``torchrun --nproc-per-node 2 -m examples.train cifar100``.
+Several processes share the recipe's batch: ``torchrun --nproc-per-node 2 -m examples.train cifar100``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from examples.training.ranks import ranks
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", help="name in examples/recipe, or path of a YAML file")
+    parser.add_argument("recipe", help="name in examples/recipe, or path to a YAML file")
     parser.add_argument("overrides", nargs="*", help="settings as key=value, e.g. method=sigreg train.epochs=80")
     arguments = parser.parse_intermixed_args()
     recipe = load_recipe(arguments.recipe, arguments.overrides)

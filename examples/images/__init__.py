@@ -1,1 +1,1 @@
-"""Images: augmentation, data sets, packed files."""
+"""Data sets, augmentation and packed image files."""

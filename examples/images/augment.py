@@ -1,9 +1,9 @@
-"""The augmentation of the paper's recipes, for a whole batch at once, on the device that trains.
+"""The augmentation of the paper's recipes, for a whole batch at once, on the training device.
 
-The pixels are those of ``torchvision.transforms.v2.functional`` on a single float image, but every op takes
-one parameter per image, a tensor ``(B,)``, and leaves an image alone by a parameter that does nothing. No
-shape depends on a draw and nothing is read back to the host. Crop, resize, flip and blur are linear and act
-on rows and columns separately: each is two batched matrix products ``rows @ image @ columns.T``.
+The pixels equal those of ``torchvision.transforms.v2.functional`` on a single float image, but every op takes one
+parameter per image, a tensor ``(B,)``. To skip an image, an op gets a parameter that changes nothing. No shape depends
+on a random draw, and nothing is read back to the host. Crop, resize, flip and blur are linear and act on rows and
+columns separately, so each is two batched matrix products ``rows @ image @ columns.T``.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from torch import Tensor
 from examples.recipe.sections import AugmentConfig
 
 RATIO = (3 / 4, 4 / 3)  # width : height of a crop
-ATTEMPTS = 10  # at a crop that fits into the image
-BOX_DRAWS = 2 * ATTEMPTS + 2  # uniform numbers for one box
-DRAWS = BOX_DRAWS + 4 + 4 + 6  # for one view: also the factors and the order of the jitter, and the rest
+ATTEMPTS = 10  # to draw a crop that fits into the image
+BOX_DRAWS = 2 * ATTEMPTS + 2  # uniform draws per box
+DRAWS = BOX_DRAWS + 4 + 4 + 6  # per view: the box, jitter factors, jitter order, and six for the other ops
 
 
 def sample_boxes(
     noise: Tensor, height: int | Tensor, width: int | Tensor, scale: tuple[float, float]
 ) -> tuple[Tensor, ...]:
-    """Top, left, height and width of one crop per image, whole pixels, from uniforms ``(BOX_DRAWS, B)``.
+    """Top, left, height and width of one crop per image, in whole pixels, from uniforms ``(BOX_DRAWS, B)``.
 
-    ``height`` and ``width`` of the images are one for all, or tensors ``(B,)``.
-
-    torchvision's rule: the first of ten attempts that fits counts (here all are drawn at once), or else the
-    largest central crop of an allowed aspect ratio.
+    ``height`` and ``width`` are numbers for all images, or tensors ``(B,)``. As in torchvision, the first of ten
+    attempts that fits is used, or else the largest central crop with an allowed aspect ratio. Here all attempts are
+    drawn at once.
     """
     area, ratio, (top, left) = noise.split((ATTEMPTS, ATTEMPTS, 2))
     area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
@@ -46,24 +45,24 @@ def sample_boxes(
 
 
 def _least(side: int | Tensor, other: float | Tensor) -> int | Tensor:
-    """The smaller of the two, the second one rounded."""
+    """The smaller of ``side`` and the rounded ``other``."""
     return torch.minimum(side, other.round()) if isinstance(other, Tensor) else min(side, round(other))
 
 
 def resample_matrix(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
-    """``(B, out, size)``: pixels ``[start, start + length)`` of an axis resized to ``out``, antialiased."""
+    """``(B, out, size)``: resizes pixels ``[start, start + length)`` of an axis to ``out``, antialiased."""
     start, length = start[:, None, None], length[:, None, None]
     step = length / out
     pixel = torch.arange(size, device=start.device) + 0.5 - start
     centre = (torch.arange(out, device=start.device)[:, None] + 0.5) * step
-    # A triangle that reaches one pixel of the coarser of the two grids, and no pixel outside the crop.
+    # A triangle that extends one pixel of the coarser grid to each side, limited to the crop.
     weight = (1 - (pixel - centre).abs() / step.clamp_min(1)).clamp_min(0)
     weight = weight * ((pixel > 0) & (pixel < length))
     return weight / weight.sum(-1, keepdim=True)
 
 
 def blur_matrix(sigma: Tensor, kernel_size: int, size: int) -> Tensor:
-    """``(B, size, size)``: a Gaussian of ``kernel_size`` taps with reflected borders; sigma 0 is the identity."""
+    """``(B, size, size)``: a Gaussian with ``kernel_size`` taps and reflected borders; sigma 0 is the identity."""
     offset = torch.arange(kernel_size, device=sigma.device) - kernel_size // 2
     taps = (-0.5 * (offset / sigma[:, None].clamp_min(1e-3)) ** 2).softmax(1)
     pixel = torch.arange(size, device=sigma.device)
@@ -97,7 +96,7 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue by ``shift`` of a full circle; the largest and the smallest channel stay as they are."""
+    """Rotate the hue by ``shift`` full circles; the largest and smallest channel values stay the same."""
     r, g, b = images.unbind(1)
     high, low = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
     chroma = high - low
@@ -105,7 +104,7 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     sixth = (2 * unit + (b - r)).lerp(4 * unit + (r - g), (high - g).sign())  # green largest, or blue
     sixth = (g - b).lerp(sixth, (high - r).sign())
     hue = (sixth / unit + 6 * shift[:, None, None]).remainder(6)
-    # Round the circle each channel is a trapezoid between the smallest and the largest value.
+    # Around the circle, each channel is a trapezoid between the smallest and the largest value.
     trapezoids = (hue - 3).abs() - 1, 2 - (hue - 2).abs(), 2 - (hue - 4).abs()
     return torch.stack([low + chroma * t.clamp(0, 1) for t in trapezoids], 1)
 
@@ -113,9 +112,9 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
 def color_jitter(images: Tensor, factors: Tensor, keys: Tensor) -> Tensor:
     """Brightness, contrast, saturation and hue by ``factors (4, B)``, in an order drawn by ``keys (4, B)``.
 
-    Each image sorts the first three, one formula, by its keys. A place of its own for hue would need dynamic
-    shapes: the last key deals the images into four groups of fixed size, with hue first, second, third, last.
-    All 24 orders are equally likely (nearly, if 4 does not divide the batch).
+    The first three share one formula, so each image sorts them by its keys. An arbitrary position for hue would need
+    dynamic shapes; instead, the last key deals the images into four groups of fixed size, with hue first, second, third
+    or last. All 24 orders are equally likely (almost, if 4 does not divide the batch).
     """
     order = keys[:3].argsort(0)
     factor = factors.gather(0, order)
@@ -139,35 +138,35 @@ def to_grayscale(images: Tensor, apply: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Invert the pixels from ``threshold`` up; infinity leaves an image alone."""
+    """Invert pixels at or above ``threshold``; infinity leaves an image unchanged."""
     return torch.where(images >= threshold[:, None, None, None], 1 - images, images)
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8, or float from 0 to 1, to normalised float32: for an evaluation, this alone."""
+    """uint8, or float from 0 to 1, to normalised float32. Evaluation uses only this."""
     x = images.float() / 255 if images.dtype == torch.uint8 else images
-    # Numbers, not tensors: nothing is copied to the device, which a CUDA graph would not allow.
+    # Numbers, not tensors, because a CUDA graph does not allow copies to the device.
     return torch.stack([(c - m) / s for c, m, s in zip(x.unbind(1), mean, std, strict=True)], 1)
 
 
 class Augment:
-    """uint8 ``(B, 3, H, W)`` to normalised float32 ``(B, 3, size, size)``, every image with its own draws."""
+    """uint8 ``(B, 3, H, W)`` to normalised float32 ``(B, 3, size, size)``, with separate draws for every image."""
 
     def __init__(self, config: AugmentConfig, mean: Sequence[float], std: Sequence[float]) -> None:
         self.config, self.mean, self.std = config, tuple(mean), tuple(std)
         if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
-            raise ValueError(f"mean and std must be three numbers each, std above 0, got {mean!r} and {std!r}")
+            raise ValueError(f"mean and std must be three numbers each, with std above 0, got {mean!r} and {std!r}")
 
     def __call__(self, images: Tensor, generator: torch.Generator, sizes: Tensor | None = None) -> Tensor:
-        """Views of images on the generator's device; ``sizes`` ``(B, 2)``: their heights and widths, if padded."""
+        """Views of images on the generator's device; ``sizes`` ``(B, 2)``: heights and widths of padded images."""
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
         noise = torch.rand(DRAWS, len(images), generator=generator, device=images.device)
-        with torch.autocast(images.device.type, enabled=False):  # pixels in bfloat16 would lose a bit or more
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 would round pixels
             return self.apply(images, noise, sizes)
 
     def apply(self, images: Tensor, noise: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """The same from given uniforms ``(DRAWS, B)``: pure, and one graph for ``torch.compile``."""
+        """The same from given uniforms ``(DRAWS, B)``: a pure function that compiles to one graph."""
         c = self.config
         boxes, factors, order, (flip, jitter, grey, blur, sigma, solar) = noise.split((BOX_DRAWS, 4, 4, 6))
         x, (height, width) = images.float() / 255, images.shape[2:] if sizes is None else sizes.float().unbind(1)

@@ -1,4 +1,4 @@
-"""Data sets as uint8 images: on the training device, where augmentation happens, or packed in a file and read there."""
+"""Data sets as uint8 images, either on the training device, where they are augmented, or packed in a file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load_data(config: Data) -> ImageData:
     """Load ``config.name``, restricted to its first ``config.classes`` classes.
 
     Raises:
-        SystemExit: if the data set is not there.
+        SystemExit: if the data set cannot be found.
     """
     loaders = {"cifar100": _cifar100, "textures": _textures, "imagenet100": _imagenet100}
     data = loaders[config.name](config)
@@ -51,7 +51,7 @@ def _cifar100(config: Data) -> ImageData:
     except (OSError, RuntimeError) as error:
         raise SystemExit(
             f"CIFAR-100 is not in {config.root!r} (data.root) and could not be downloaded ({error}); put the official "
-            f"files into {Path(config.root) / CIFAR100.base_folder}"
+            f"files in {Path(config.root) / CIFAR100.base_folder}"
         ) from error
     (train_x, train_y), (test_x, test_y) = (
         (torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(split.targets)) for split in splits
@@ -69,7 +69,7 @@ def _imagenet100(config: Data) -> ImageData:
 
 def _textures(config: Data) -> ImageData:
     classes = CLASSES["textures"]  # stripes and checks, each in four orientations
-    # Two seeds: no test image is drawn from the numbers of a training image.
+    # Different seeds, so that no test image repeats the draws of a training image.
     train_x, train_y = make_textures(config.train_size, classes=classes, seed=0)
     test_x, test_y = make_textures(config.test_size, classes=classes, seed=1)
     return ImageData(

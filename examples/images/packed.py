@@ -1,8 +1,8 @@
-"""A folder of pictures, decoded once: uint8 pixels of every image, one after the other, in a memory-mapped file.
+"""Images decoded once into a memory-mapped file of uint8 pixels.
 
-Each image keeps its shape: its shorter side is resized to ``size`` pixels, the longer one cut at twice that. A batch is
-padded to its largest image; augmentation crops each within its own bounds. What is read stays in the system's page
-cache, so memory is bounded by the machine, not by the data.
+Images keep their aspect ratios: the shorter side is resized to ``size`` pixels, the longer side is cropped to at most
+twice that. A batch is padded to its largest image, and augmentation crops each image within its own bounds. Pixels stay
+in the system's page cache, so memory is limited by the machine, not by the data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import center_crop, resize
 from tqdm import tqdm
 
-SAMPLED = 64  # images whose headers are read for an estimate of the size
+SAMPLED = 64  # images whose headers are read to estimate the size
 
 
 class Padded(NamedTuple):
@@ -33,7 +33,7 @@ class Padded(NamedTuple):
 
 
 class PackedImages:
-    """Images of one split in a file; indexed by a tensor of positions it reads a batch onto its device."""
+    """The packed images of one split. Indexing with a tensor of positions reads a batch onto the device."""
 
     def __init__(self, path: Path, *, crop: int) -> None:
         index = np.load(path.with_suffix(".npz"))
@@ -46,17 +46,17 @@ class PackedImages:
 
     @property
     def shape(self) -> torch.Size:
-        """That of all images when each is cropped in its centre, as for an evaluation."""
+        """Shape of all images after a centre crop, as in evaluation."""
         return torch.Size((len(self), 3, self.crop, self.crop))
 
     def to(self, device: torch.device) -> PackedImages:
-        """The same, read onto a device."""
+        """The same images, read onto another device."""
         moved = copy(self)
         moved.device = device
         return moved
 
     def subset(self, kept: Tensor) -> PackedImages:
-        """The images where ``kept`` is true, or at the positions that it holds."""
+        """The images where the mask ``kept`` is true, or at the positions in it."""
         part, mask = copy(self), kept.cpu().numpy()
         part.offsets, part.sizes, part.labels = self.offsets[mask], self.sizes[mask], self.labels[kept.cpu()]
         return part
@@ -74,13 +74,13 @@ class PackedImages:
         return Padded(batch.to(**move), torch.from_numpy(sizes).to(**move))
 
     def image(self, position: int) -> np.ndarray:
-        """One image ``(3, h, w)``, not copied."""
+        """One image ``(3, h, w)``, without a copy."""
         h, w = (int(side) for side in self.sizes[position])
         start = self.offsets[position]
         return self.pixels[start : start + 3 * h * w].reshape(3, h, w)
 
     def centres(self, chunk: int) -> Iterator[Tensor]:
-        """All images, cropped in their centres, ``(chunk, 3, crop, crop)`` at a time."""
+        """Centre crops of all images, ``(chunk, 3, crop, crop)`` at a time."""
         for start in range(0, len(self), chunk):
             parts = []
             for position in range(start, min(start + chunk, len(self))):
@@ -89,7 +89,7 @@ class PackedImages:
 
 
 def batches(images: Tensor | PackedImages, positions: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Images and their sizes (None: all alike) for each tensor of positions; packed ones are read one batch ahead."""
+    """Images and sizes (None if all are equal) for each tensor of positions; packed images are read ahead."""
     if isinstance(images, Tensor) or not positions:
         yield from ((images[p], None) for p in positions)
         return
@@ -103,7 +103,7 @@ def batches(images: Tensor | PackedImages, positions: Sequence[Tensor]) -> Itera
 
 
 class _Decoded(Dataset[np.ndarray | str]):
-    """Decoded and resized pixels of each file, or why it cannot be read."""
+    """Decoded and resized pixels of each file, or the reason why it cannot be read."""
 
     def __init__(self, files: Sequence[Path], size: int) -> None:
         self.files, self.size = files, size
@@ -120,7 +120,7 @@ class _Decoded(Dataset[np.ndarray | str]):
 
 
 def shrink(image: Image.Image, size: int) -> np.ndarray:
-    """``(3, h, w)``: the shorter side ``size`` pixels, the longer one at most ``2 · size``, from the centre."""
+    """``(3, h, w)``: shorter side ``size`` pixels, longer side centre-cropped to at most ``2 · size``."""
     image = resize(image, size)
     width, height = image.size
     image = center_crop(image, [min(height, 2 * size), min(width, 2 * size)])
@@ -128,7 +128,7 @@ def shrink(image: Image.Image, size: int) -> np.ndarray:
 
 
 def estimate(files: Sequence[Path], size: int) -> int:
-    """Bytes that these images will take, from the headers of a few."""
+    """Estimated bytes of the packed images, from the headers of a few."""
     sides = []
     for path in files[:: max(1, len(files) // SAMPLED)]:
         try:
@@ -142,10 +142,10 @@ def estimate(files: Sequence[Path], size: int) -> int:
 def pack(
     path: Path, files: Sequence[Path], labels: Sequence[int], *, size: int, workers: int, tolerated: float
 ) -> None:
-    """Decode ``files`` into ``path`` and its index; unreadable ones are left out and listed beside.
+    """Decode ``files`` into ``path`` and its index; skip unreadable files and list them in a text file next to it.
 
     Raises:
-        SystemExit: naming the files, as soon as more than ``tolerated`` of them cannot be read.
+        SystemExit: naming the files, as soon as more than a share ``tolerated`` of them cannot be read.
     """
     loader = DataLoader(_Decoded(files, size), batch_size=None, num_workers=workers)
     offsets, sizes, kept, unreadable = [0], [], [], []
@@ -155,8 +155,8 @@ def pack(
                 unreadable.append(item)
                 if len(unreadable) > tolerated * len(files):
                     raise SystemExit(
-                        f"{len(unreadable)} of {len(files)} images cannot be read (data.corrupt_share tolerates "
-                        f"{tolerated:g} of them): " + "; ".join(unreadable[:5])
+                        f"{len(unreadable)} of {len(files)} images cannot be read (more than the share "
+                        f"data.corrupt_share={tolerated:g}): " + "; ".join(unreadable[:5])
                     )
                 continue
             pixels = np.asarray(item)
@@ -167,7 +167,7 @@ def pack(
     index = {"offsets": offsets[:-1], "sizes": sizes, "labels": kept}
     np.savez(path.with_suffix(".npz"), **{k: np.asarray(v, np.int64) for k, v in index.items()})
     if unreadable:
-        print(f"{len(unreadable)} of {len(files)} images of {path.stem} cannot be read and are left out")
+        print(f"{len(unreadable)} of {len(files)} images of {path.stem} cannot be read and are skipped")
         path.with_suffix(".unreadable.txt").write_text("\n".join(unreadable) + "\n")
 
 
@@ -175,10 +175,10 @@ def check_space(folder: Path, needed: int, limit_gib: float) -> None:
     """Refuse to fill the disk.
 
     Raises:
-        SystemExit: naming what is needed and what is there.
+        SystemExit: naming the space needed and the space available.
     """
-    free, gib = shutil.disk_usage(folder).free, 2**30
-    if needed > limit_gib * gib:
-        raise SystemExit(f"packing needs about {needed / gib:.1f} GiB, data.cache_gib allows {limit_gib:g}")
-    if needed > free:
-        raise SystemExit(f"packing needs about {needed / gib:.1f} GiB, {folder} (data.cache) has {free / gib:.1f} free")
+    gib, free_gib = needed / 2**30, shutil.disk_usage(folder).free / 2**30
+    if gib > limit_gib:
+        raise SystemExit(f"packing needs about {gib:.1f} GiB, but data.cache_gib allows {limit_gib:g}")
+    if gib > free_gib:
+        raise SystemExit(f"packing needs about {gib:.1f} GiB, but {folder} (data.cache) has {free_gib:.1f} free")

@@ -1,11 +1,9 @@
-"""The embedded data set: small texture images that the examples draw themselves, with nothing to download.
+"""The embedded data set: small texture images, generated on the fly, with nothing to download.
 
-A class is a pattern and an orientation ("checks 45°"). Everything else about an image is chance: phase,
-frequency, a few degrees of tilt, bends in the lines, both colours and which of them is the lighter, uneven
-illumination and pixel noise. Two images of one class therefore share few pixel values, and nearest
-neighbours on raw pixels do poorly, while the class itself survives random resized crops, colour jitter and
-blur. It does not survive flips or large rotations: these turn 45° into 135°, so leave them out of the
-augmentation.
+A class is a pattern and an orientation ("checks 45°"). Everything else about an image is random: phase, frequency,
+tilt by a few degrees, bends in the lines, both colours and which is lighter, uneven illumination and pixel noise. Two
+images of a class therefore share few pixel values, and nearest neighbours on raw pixels do poorly. The class survives
+random resized crops, colour jitter and blur, but not flips or large rotations: these turn 45° into 135°.
 """
 
 from __future__ import annotations
@@ -20,10 +18,10 @@ PATTERNS = ("stripes", "checks", "dashes")
 ORIENTATIONS = (0, 45, 90, 135)  # of the lines, in degrees anticlockwise from the horizontal
 CLASS_NAMES = tuple(f"{pattern} {angle}°" for pattern in PATTERNS for angle in ORIENTATIONS)
 
-MIN_SIZE = 16  # below it the finest pattern has less than about two pixels per cycle
+MIN_SIZE = 16  # below this, the finest pattern has less than about two pixels per cycle
 CYCLES = (4.0, 7.0)  # per image width, across the lines
-TILT = 6.0  # degrees either way; a crop of aspect 3/4 adds 8, and classes are 45 apart
-BEND = 1.5  # radians of phase by which lines wander, so that two images seldom match pixel by pixel
+TILT = 6.0  # at most, in degrees; a crop of aspect 3/4 adds 8, and classes are 45 apart
+BEND = 1.5  # at most, in radians of phase; it keeps two images from matching pixel by pixel
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -31,12 +29,11 @@ def make_textures(count: int, *, classes: int = 8, size: int = 32, seed: int = 0
     """Draw ``count`` texture images and their labels.
 
     Args:
-        count: number of images. Class sizes differ by one at most.
-        classes: the first so many of ``CLASS_NAMES``: 4 are stripes alone, 8 add checks, 12 add dashes.
+        count: number of images. Class sizes differ by at most one.
+        classes: use the first ``classes`` names in ``CLASS_NAMES``: 4 are stripes, 8 add checks, 12 add dashes.
         size: height and width in pixels. The patterns scale with it.
-        seed: of the data set's own generator; the global one is neither read nor moved. Take one seed
-            for training and another for test images: one call with a larger ``count`` does not extend
-            the images of a smaller.
+        seed: seed of a separate generator; the global one is not used. Take different seeds for training and test
+            images: a larger ``count`` draws new images, it does not extend the smaller set.
 
     Returns:
         uint8 images ``(count, 3, size, size)`` and int64 labels ``(count,)``, in random order.
@@ -60,13 +57,13 @@ def make_textures(count: int, *, classes: int = 8, size: int = 32, seed: int = 0
     omega = 2 * math.pi * uniform(*CYCLES, 1, 1)
     phase = uniform(0, 2 * math.pi, 2, 1, 1) + _smooth(uniform(-BEND, BEND, 2, 4, 4), size)
     wave = torch.cos(omega * across + phase[:, 0])
-    slow = torch.cos(omega / 2 * along + phase[:, 1])  # half the frequency: cells are twice as long as wide
+    slow = torch.cos(omega / 2 * along + phase[:, 1])  # half the frequency: cells are twice as long as they are wide
 
     field = wave  # in [-1, 1]: 1 is foreground, -1 is background
     for index, soft in ((1, wave * slow), (2, torch.minimum(wave, slow + 0.4))):
         field = torch.where((kind == index)[:, None, None], torch.tanh(6 * soft), field)
 
-    # The colours differ in luma by 0.2 or more, so that a greyscale copy keeps the pattern.
+    # The colours differ by at least 0.2 in luma, so that a greyscale copy keeps the pattern.
     grey = uniform(0.3, 0.7, 1)
     sign = 1 - 2 * torch.randint(0, 2, (count, 1), generator=generator)
     offset = sign * uniform(0.1, 0.22, 1)
@@ -92,7 +89,7 @@ def _smooth(grid: Tensor, size: int) -> Tensor:
 
 
 def _colour(luma: Tensor, tint: Tensor) -> Tensor:
-    """RGB of exactly the given luma: as much of the tint as fits between 0 and 1."""
+    """RGB with exactly the given luma, and as much of the tint as fits between 0 and 1."""
     tint = tint - (tint * torch.tensor(LUMA)).sum(1, keepdim=True)
     room = torch.where(tint > 0, 1 - luma, luma) / tint.abs().clamp_min(1e-6)
     return (luma + tint * room.amin(1, keepdim=True).clamp_max(1))[:, :, None, None]

@@ -1,1 +1,1 @@
-"""What is measured of a trained encoder and predictor."""
+"""Measurements on a trained encoder and predictor."""

@@ -1,4 +1,4 @@
-"""Frozen features and what can be read off them."""
+"""Frozen features and their evaluation."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from symplectic_jepa.evaluation import (
 )
 from symplectic_jepa.theory import isotropy_report
 
-READOUTS = ("q", "p", "qp")  # of an encoder of tokens
+READOUTS = ("q", "p", "qp")  # of a token encoder
 VIEWED = 5000  # test images whose two views are compared
-FITTED = 10_000  # training images, at equal distances, that a geometry is fitted to
+FITTED = 10_000  # most training images that a geometry is fitted to, evenly spaced
 Features = tuple[Tensor, Tensor]  # of the training and the test images
 
 
@@ -75,7 +75,7 @@ def run_recipe(run: Path) -> Recipe:
 
 
 def isotropy(features: Tensor, labels: Tensor) -> dict[str, float] | None:
-    """What the theory says of features whose tasks are the labels (`isotropy_report`); None for collapsed ones."""
+    """`isotropy_report` of features, with the labels as tasks; None if the features have collapsed."""
     every = -(-len(features) // FITTED)
     try:
         report = isotropy_report(features[::every], labels[::every])
@@ -85,7 +85,7 @@ def isotropy(features: Tensor, labels: Tensor) -> dict[str, float] | None:
 
 
 def progress(model: JEPA, data: ImageData) -> dict[str, dict[str, float]]:
-    """What is drawn over the epochs, by readout; the encoder goes on training afterwards."""
+    """The metrics tracked during training, by readout. Returns the encoder to train mode."""
     rows = {}
     for name, (train, test) in encode(model, data).items():
         knn = knn_sweep(train, data.train_labels, test, data.test_labels, ks=[HEADLINE_K])[HEADLINE_K]
@@ -100,7 +100,7 @@ def progress(model: JEPA, data: ImageData) -> dict[str, dict[str, float]]:
 
 
 def baselines(recipe: Recipe, data: ImageData) -> dict[str, Any]:
-    """The two rows that show what was learned: raw pixels, and the same encoder before training."""
+    """The two baseline rows: raw pixels, and the same encoder before training."""
     device = pick_device(recipe.train.device)
     data = data.to(device)
     torch.manual_seed(recipe.train.seed)
@@ -112,7 +112,7 @@ def baselines(recipe: Recipe, data: ImageData) -> dict[str, Any]:
 
 
 def raw_pixels(images: Tensor | PackedImages, data: ImageData) -> Tensor:
-    """``(N, 3 · H · W)``; of photographs the centre crop, shrunk to 32 × 32."""
+    """``(N, 3 · H · W)``; packed images are centre-cropped and shrunk to 32 × 32."""
     if isinstance(images, Tensor):
         return normalize(images, data.mean, data.std).flatten(1)
     parts = [adaptive_avg_pool2d(normalize(x, data.mean, data.std), 32).flatten(1) for x in images.centres(512)]
@@ -120,7 +120,7 @@ def raw_pixels(images: Tensor | PackedImages, data: ImageData) -> Tensor:
 
 
 def encode(model: JEPA, data: ImageData, chunk: int = 512) -> dict[str, Features]:
-    """Features of both splits by readout: ``q``, ``p`` and ``qp``, or ``z`` of an encoder without tokens."""
+    """Features of both splits by readout: ``q``, ``p`` and ``qp``, or ``z`` for an encoder without tokens."""
 
     def inputs(images: Tensor | PackedImages) -> Iterator[Tensor]:
         parts = images.split(chunk) if isinstance(images, Tensor) else images.centres(chunk)
@@ -130,7 +130,7 @@ def encode(model: JEPA, data: ImageData, chunk: int = 512) -> dict[str, Features
 
 
 def two_views(model: JEPA, config: AugmentConfig, data: ImageData, chunk: int = 512) -> dict[str, Features]:
-    """Features of two augmented views of test images, by readout; the same views at every call."""
+    """Features of two augmented views of test images, by readout. Every call uses the same views."""
     augment = Augment(config, data.mean, data.std)
     positions = list(torch.arange(min(VIEWED, len(data.test_images))).split(chunk))
 
@@ -165,7 +165,7 @@ def forward(model: JEPA, parts: Iterable[Tensor]) -> Tensor:
 def measure(
     features: dict[str, Features], data: ImageData, settings: Evaluation
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Numbers for the table, and the arrays that `examples.measurement.figures` draws, by readout."""
+    """Numbers for the tables and arrays for `examples.measurement.figures`, by readout."""
     rows: dict[str, Any] = {}
     diagnostics: dict[str, Any] = {}
     ks = [k for k in settings.ks if k <= len(data.train_labels)]
@@ -195,7 +195,7 @@ def measure(
 
 
 def table(rows: dict[str, Any]) -> str:
-    """The rows as a markdown table; accuracies in percent, kNN cosine with an unweighted vote."""
+    """The rows as a markdown table, with accuracies in percent."""
     lines = [f"| features | dim | kNN@{HEADLINE_K} | linear | effective rank |", "| --- | --- | --- | --- | --- |"]
     for name, row in rows.items():
         knn = row["knn"][str(HEADLINE_K)]

@@ -9,22 +9,22 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-# One colour per method, one line style per readout: both survive a greyscale print.
+# One colour per method, one line style per readout; both are readable in greyscale.
 COLOURS = {"SIGReg": "#4477AA", "MLP-HJEPA": "#CCBB44", "HamJEPA": "#AA3377"}
 STYLES = {"q": "-", "p": "--", "qp": ":", "z": "-"}
 
 
-Diagnostics = dict[str, dict[str, torch.Tensor]]  # by the name of the features
+Diagnostics = dict[str, dict[str, torch.Tensor]]  # by name of the features
 
 
 def diagnostics(run: Path) -> Diagnostics:
-    """Of an evaluated run."""
+    """Diagnostics of an evaluated run."""
     values: Diagnostics = torch.load(run / "diagnostics.pt", weights_only=True)
     return values
 
 
 def summary_figure(groups: Sequence[Diagnostics], path: Path) -> None:
-    """Draw kNN sweep, eigenspectrum, cosines and norms as PNG: one row per group, one line per features."""
+    """Draw kNN sweep, eigenspectrum, cosines and norms as a PNG: one row per group, one line per set of features."""
     figure = Figure(figsize=(13, 2.9 * len(groups) + 0.3), layout="constrained", dpi=150)
     rows = figure.subplots(len(groups), 4, squeeze=False)
     for axes, group in zip(rows, groups, strict=True):
@@ -50,7 +50,7 @@ def summary_figure(groups: Sequence[Diagnostics], path: Path) -> None:
         axes[0].minorticks_off()
         axes[1].set_yscale("log")
         axes[0].legend(fontsize=8, framealpha=0.8)
-    for column in range(4):  # the same scale in every row, so that rows can be compared
+    for column in range(4):  # the same scale in every row
         _share(rows[:, column], x=True, y=column < 2)
     figure.savefig(path)
 

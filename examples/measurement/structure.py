@@ -1,7 +1,7 @@
-"""Does the trained predictor keep the structure of phase space? Long rollouts of its map and of maps that do not.
+"""Does the trained predictor preserve the structure of phase space? Long rollouts, compared with maps that do not.
 
-In float64, from encoded test images. A rollout applies the predictor again and again; a symplectic one keeps the energy
-within bounds, the area of every loop and the way back, explicit Euler of the same energy and the residual MLP do not.
+Rollouts apply a predictor many times in float64, starting from encoded test images. A symplectic predictor keeps the
+energy error bounded, preserves the area of every loop, and can be reversed. Explicit Euler and the residual MLP do not.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from symplectic_jepa.hamiltonians import Hamiltonian
 from symplectic_jepa.predictors import Predictor
 
 FILE = "structure.pt"
-ROLLOUT = 400  # applications of the predictor
+ROLLOUT = 400  # predictor applications
 STATES, LOOP, FRAMES = 128, 64, 101
 SLICES = 3  # one-dimensional projections
-JACOBIANS, WAYS = 1, 16  # states; a Jacobian costs 2d backward passes
+JACOBIANS, WAYS = 1, 16  # numbers of states; a Jacobian costs 2d backward passes
 Map = Callable[[Tensor], Tensor]
 
 
 def measure_structure(run: Path, data: ImageData) -> dict[str, dict[str, float]]:
-    """Numbers by map for a finished run's predictor; arrays for the figures go to ``structure.pt``. {} without one."""
+    """Numbers by map for a finished run's predictor, {} without one; the figures' arrays go to ``structure.pt``."""
     recipe = run_recipe(run)
     if recipe.method == "sigreg":
         return {}
@@ -50,7 +50,7 @@ def measure_structure(run: Path, data: ImageData) -> dict[str, dict[str, float]]
 
 
 def compared(predictor: Predictor, name: str) -> dict[str, tuple[Map, Map, Hamiltonian | None]]:
-    """The map of a predictor, its reverse and its energy; explicit Euler's too for one that has an energy."""
+    """The predictor's map, inverse and energy; if it has an energy, also those of explicit Euler."""
 
     def maps(phi: Predictor, hamiltonian: Hamiltonian | None) -> tuple[Map, Map, Hamiltonian | None]:
         return phi, lambda z: phi(z, direction=-1), hamiltonian
@@ -107,7 +107,7 @@ def times(step: Map, n: int) -> Map:
 
 @torch.no_grad()
 def rollout(step: Map, z: Tensor) -> Tensor:
-    """``(FRAMES, N, 2d)``: states at equal intervals over the rollout."""
+    """``(FRAMES, N, 2d)``: states at equal intervals during the rollout."""
     frames = [z]
     for n in range(1, ROLLOUT + 1):
         z = step(z)
@@ -117,7 +117,7 @@ def rollout(step: Map, z: Tensor) -> Tensor:
 
 
 def spread_plane(z: Tensor) -> int:
-    """The coordinate whose ``(q_i, p_i)`` spread the most."""
+    """The coordinate whose ``(q_i, p_i)`` has the largest variance."""
     q, p = sj.split_state(z.var(0))
     return int((q + p).argmax())
 
@@ -132,9 +132,9 @@ def loop(z: Tensor, plane: int) -> Tensor:
 
 
 def loop_area(loops: Tensor) -> Tensor:
-    """``½ Σ (q_k p_{k+1} − p_k q_{k+1})``, over all planes, of closed polygons of states ``(..., LOOP, 2d)``.
+    """``½ Σ (q_k p_{k+1} − p_k q_{k+1})``, summed over all planes, of closed polygons of states ``(..., LOOP, 2d)``.
 
-    Up to the polygon's error it is the action ``∮ p dq``, which a symplectic map keeps for every loop.
+    This approximates the action ``∮ p dq``, which a symplectic map preserves for every loop.
     """
     q, p = sj.split_state(loops)
     return 0.5 * (q * p.roll(-1, -2) - p * q.roll(-1, -2)).sum((-1, -2))

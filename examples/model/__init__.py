@@ -1,1 +1,1 @@
-"""A recipe's model and optimizer."""
+"""Building the model, its penalties and its optimizer from a recipe."""

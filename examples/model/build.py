@@ -14,7 +14,7 @@ from examples.recipe.sections import Encoder, Optim, Predictor
 
 
 def build_encoder(e: Encoder) -> nn.Module:
-    """The backbone with a token head or, for the baseline, a global one."""
+    """The backbone with a token head or, for SIGReg, optionally a global one."""
     head = {"token_channels": e.token_channels, "grid": e.grid}
     if e.backbone == "resnet18":
         tokens = sj.PhaseSpaceTokenEncoder.resnet18(stem=e.stem, token_layer=e.token_layer, **head)
@@ -28,7 +28,7 @@ def build_encoder(e: Encoder) -> nn.Module:
 
 
 def small_cnn() -> nn.Module:
-    """Four 3×3 convolutions, 32 px to a 4×4 map of 128 channels."""
+    """Four 3×3 convolutions from 32 px to a 4×4 map of 128 channels."""
     widths = (3, 32, 64, 128, 128)
     layers: list[nn.Module] = []
     for i, (c_in, c_out) in enumerate(itertools.pairwise(widths)):
@@ -47,7 +47,7 @@ def build_projector(e: Encoder, dim: int) -> nn.Module:
 
 
 def build_objective(recipe: Recipe, dim: int) -> sj.objectives.Objective:
-    """The objective of states ``(V, B, dim)``."""
+    """The objective for states ``(V, B, dim)``."""
     penalties = build_penalties(recipe, dim)
     if recipe.method == "sigreg":
         return sj.LeJEPAObjective(penalties, global_views=recipe.data.global_views, convention=recipe.sigreg.convention)
@@ -58,7 +58,7 @@ def build_objective(recipe: Recipe, dim: int) -> sj.objectives.Objective:
 
 
 def build_residual_mlp(p: Predictor, dim: int) -> sj.ResidualMLPPredictor:
-    """The ablation's map on states ``(..., 2 · dim)``."""
+    """The ablation: a residual MLP on states ``(..., 2 · dim)``."""
     return sj.ResidualMLPPredictor(dim, **p.model_dump(include={"hidden_dim", "depth", "dt", "steps"}))
 
 
@@ -80,14 +80,14 @@ def build_predictor(p: Predictor, dim: int) -> sj.HamiltonianPredictor:
 def explicit_euler(
     hamiltonian: sj.hamiltonians.AbstractSeparable, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """``q ← q + h v(p), p ← p + h F(q)``, both of the old state: what not to use. It is not symplectic."""
+    """``q ← q + h v(p), p ← p + h F(q)``, both from the old state. Not symplectic; for the ablation only."""
     for _ in range(steps):
         q, p = q + dt * hamiltonian.velocity(p), p + dt * hamiltonian.force(q)
     return q, p
 
 
 class JEPA(nn.Module):
-    """Everything that is trained: ``encoder`` (evaluated later), ``projector``, ``objective`` (with its predictor)."""
+    """All trainable parts: ``encoder`` (evaluated later), ``projector``, ``objective`` (with its predictor)."""
 
     def __init__(
         self, encoder: nn.Module, projector: nn.Module, objective: sj.objectives.Objective, *, bf16: bool
@@ -109,7 +109,7 @@ class JEPA(nn.Module):
 def build_model(recipe: Recipe, image_shape: torch.Size) -> JEPA:
     """The recipe's encoder, projector and objective, for images of this shape."""
     e = recipe.encoder
-    encoder = build_encoder(e).eval()  # so that the probe of the dimension leaves BatchNorm's statistics alone
+    encoder = build_encoder(e).eval()  # so that finding the dimension does not change BatchNorm statistics
     with torch.no_grad():
         dim = encoder(torch.zeros(1, *image_shape)).shape[-1]
     projector = build_projector(e, dim)
@@ -118,9 +118,9 @@ def build_model(recipe: Recipe, image_shape: torch.Size) -> JEPA:
 
 
 def build_optimizer(model: JEPA, o: Optim, predictor_lr: float | None = None) -> torch.optim.AdamW:
-    """AdamW on everything; the first group is encoder and projector, the second the objective's own parameters.
+    """AdamW with two groups: encoder and projector, then the objective's own parameters.
 
-    Learning rates are tensors and the step is one fused kernel, so that a CUDA graph can hold it.
+    Learning rates are tensors and the step is one fused kernel, so that a CUDA graph can record it.
     """
     own = list(model.objective.parameters())
     rest = [*model.encoder.parameters(), *model.projector.parameters()]

@@ -1,4 +1,4 @@
-"""A recipe's penalties: the method's own, or another regularizer in their place."""
+"""A recipe's penalties: the method's own, or another regularizer instead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from examples.recipe.sections import HamJEPA
 
 
 def build_penalties(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
-    """The penalties on states ``(V, B, dim)`` that ``recipe.regularizer`` names."""
+    """The penalties that ``recipe.regularizer`` names, for states ``(V, B, dim)``."""
     own = recipe.regularizer == "default"
     if recipe.regularizer == "none":
         return {}
@@ -32,7 +32,7 @@ def build_floors(h: HamJEPA, *, seed: int) -> dict[str, sj.Penalty]:
 
 
 def _other(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
-    """Regularizers of other systems; their weights are relative to a prediction loss of weight 1."""
+    """Regularizers from other systems. Weights are relative to a prediction loss of weight 1."""
     name, seed, s = recipe.regularizer, recipe.train.seed, recipe.sigreg
 
     def penalty(regularizer: sj.regularizers.BatchRegularizer, weight: float) -> dict[str, sj.Penalty]:
@@ -40,10 +40,10 @@ def _other(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
         return {name: sj.Penalty(regularizer, weight=chosen, views="separate")}
 
     if name == "vicreg":
-        # 25 : 25 : 1 in the paper, whose two views are summed; LeJEPA's prediction loss is an eighth of the distance.
+        # The paper: 25 : 25 : 1, summed over two views. LeJEPA's prediction loss is an eighth of the distance.
         return penalty(sj.VICReg(), 0.01 if recipe.method == "sigreg" else 0.08)
     if name == "barlow_twins":
-        # λ D as in the paper, whose D is 8192: the off-diagonal sum grows with D², the diagonal one with D.
+        # Keep the paper's λ D, with its D = 8192: the off-diagonal sum grows as D², the diagonal sum as D.
         return penalty(sj.BarlowTwins(redundancy=5e-3 * 8192 / dim), 1 / dim)
     if name == "coding_rate":
         # The rate grows with the scale of the features; the budget fixes it.
@@ -52,7 +52,7 @@ def _other(recipe: Recipe, dim: int) -> dict[str, sj.Penalty]:
     if name == "kerjepa":
         return penalty(sj.MMD(), 10.0)
     if name == "kerjepa_sliced":
-        # √(2π) N times it is about SIGReg, whose strength is a known one.
+        # √(2π) N times this is about SIGReg, whose weight is known.
         weight = s.weight * math.sqrt(2 * math.pi) * recipe.data.batch_size
         return penalty(sj.SlicedMMD(slices=s.slices, seed=seed), weight)
     grid = math.isqrt(dim // recipe.encoder.token_channels)

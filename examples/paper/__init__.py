@@ -1,1 +1,1 @@
-"""The study: the paper's tables."""
+"""The study: its grid of cells, reports and figures."""

@@ -1,4 +1,4 @@
-"""All three methods under one recipe, side by side."""
+"""Compare all three methods under one recipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from examples.images.datasets import load_data
 from examples.measurement.features import baselines, evaluate, table
 from examples.measurement.figures import diagnostics, summary_figure
-from examples.recipe.schema import METHODS, check_machine, compose, refuse_ignored, refuse_taken
+from examples.recipe.schema import METHODS, check_runs, compose, refuse_taken
 from examples.recipe.text import assignments
 from examples.system.files import write_atomically
 from examples.training.loop import train
@@ -17,15 +17,14 @@ from examples.training.ranks import ranks
 
 
 def compare(recipe_name: str, overrides: list[str], out: Path) -> str:
-    """Run the comparison; return the table."""
+    """Run the comparison and return its table."""
     shared = assignments(overrides)
     refuse_taken(shared, ("method", "train.out", "train.resume"), "the comparison")
     recipes = []
     for method in ("sigreg", "mlp_hjepa", "hamjepa"):
         own = assignments([f"method={method}", f"train.out={out / method}", "train.resume=true"])
         recipes.append(compose(recipe_name, shared, own))
-    refuse_ignored(recipes, shared)
-    check_machine(recipes[-1])
+    check_runs(recipes, shared)
     data = load_data(recipes[-1].data)
     rows = baselines(recipes[-1], data)
     for recipe in recipes:

@@ -1,4 +1,4 @@
-"""The study's figures: readouts side by side, curves over the training, the structure of the trained predictors."""
+"""The study's figures: readouts side by side, training curves, the structure of the trained predictors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from examples.paper.grid import Cell
 from examples.training.run_folder import CURVES
 
 MAP_COLOURS = {"explicit euler": "#EE7733", "residual MLP": COLOURS["MLP-HJEPA"]}
-Runs = dict[str, Path]  # by method; of one seed
+Runs = dict[str, Path]  # by method, for one seed
+Maps = dict[str, dict[str, Tensor]]  # arrays of `examples.measurement.structure`, by map
 
 
 def draw_figures(out: Path, to: Path, table: str, records: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Draw what a table's finished runs of the first seed allow; titles and paths relative to ``to``."""
+    """Draw a table's finished runs of the first seed; return titles and paths relative to ``to``."""
     trained = [r for r in records if r.get("readouts") and "steps" in r]
     if not trained:
         return []
@@ -32,44 +33,39 @@ def draw_figures(out: Path, to: Path, table: str, records: list[dict[str, Any]])
         r["method"]: out / Cell(table, r["name"], seed, "").id
         for method in COLOURS for r in trained if r["seed"] == seed and r["method"] == method
     }  # fmt: skip
-    figures: list[tuple[str, str, Callable[[Runs, Path], bool]]] = [
-        ("kNN sweep, spectrum, cosines and norms of q, p and qp", "readouts.png", readouts_figure),
-        ("Over the training: accuracy, rank, terms of the loss", "curves.png", curves_figure),
-        ("Structure of the trained predictors over long rollouts", "structure.png", structure_figure),
-        ("One-dimensional projections of rollouts", "slices.png", slices_figure),
-        ("Phase portrait", "portrait.gif", portrait_animation),
+    curves, maps = {m: run for m, run in runs.items() if (run / CURVES).is_file()}, _maps(runs)
+    figures: list[tuple[str, str, Callable[[Any, Path], None], Any]] = [
+        ("kNN sweep, spectrum, cosines and norms of q, p and qp", "readouts.png", readouts_figure, runs),
+        ("During training: accuracy, rank, loss terms", "curves.png", curves_figure, curves),
+        ("Structure of the trained predictors over long rollouts", "structure.png", structure_figure, maps),
+        ("One-dimensional projections of rollouts", "slices.png", slices_figure, maps),
+        ("Phase portrait", "portrait.gif", portrait_animation, maps),
     ]
+    (to / table).mkdir(parents=True, exist_ok=True)
     drawn = []
-    for title, name, draw in figures:
-        path = to / table / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if draw(runs, path):
+    for title, name, draw, content in figures:
+        if content:
+            draw(content, to / table / name)
             drawn.append((f"{title} ({table}, seed {seed})", f"{table}/{name}"))
     return drawn
 
 
-def readouts_figure(runs: Runs, path: Path) -> bool:
-    """The paper's figures 1-3: a row per readout, a line per method."""
+def readouts_figure(runs: Runs, path: Path) -> None:
+    """The paper's figures 1-3: one row per readout, one line per method."""
     found = {method: diagnostics(run) for method, run in runs.items()}
     groups = [{f"{m}-{r}": d[f"{m}-{r}"] for m, d in found.items() if f"{m}-{r}" in d} for r in READOUTS]
     summary_figure([group for group in groups if group], path)
-    return True
 
 
-def curves_figure(runs: Runs, path: Path) -> bool:
+def curves_figure(runs: Runs, path: Path) -> None:
     """The paper's figures 4 and 5, and the terms of each loss."""
-    curves = {method: _lines(run / CURVES) for method, run in runs.items() if (run / CURVES).is_file()}
-    if not curves:
-        return False
+    curves = {method: _lines(run / CURVES) for method, run in runs.items()}
     figure = Figure(figsize=(13, 6.2), layout="constrained", dpi=150)
-    upper, lower = (
-        part.subplots(1, n) for part, n in zip(figure.subfigures(2, 1), (4, max(2, len(curves))), strict=True)
-    )
+    above, below = figure.subfigures(2, 1)
+    upper, lower = above.subplots(1, 4), below.subplots(1, max(2, len(curves)))
     measures = {
-        "knn": "kNN@20, top-1 (%)",
-        "effective_rank": "effective rank",
-        "participation_ratio": "participation ratio",
-    }
+        "knn": "kNN@20, top-1 (%)", "effective_rank": "effective rank", "participation_ratio": "participation ratio"
+    }  # fmt: skip
     for method, lines in curves.items():
         for readout in READOUTS:
             style = {"color": COLOURS[method], "linestyle": STYLES[readout], "label": f"{method}-{readout}"}
@@ -89,14 +85,10 @@ def curves_figure(runs: Runs, path: Path) -> bool:
         axis.set_yscale("symlog", linthresh=1e-4)
         axis.legend(fontsize=6, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     _finish(figure, path)
-    return True
 
 
-def structure_figure(runs: Runs, path: Path) -> bool:
-    """The paper's figures 6 and 7: what the maps keep, and what not."""
-    maps = _maps(runs)
-    if not maps:
-        return False
+def structure_figure(maps: Maps, path: Path) -> None:
+    """The paper's figures 6 and 7: what each map preserves."""
     figure = Figure(figsize=(13, 3.3), layout="constrained", dpi=150)
     drift, back, area, variance = figure.subplots(1, 4)
     frames = torch.linspace(0, ROLLOUT, FRAMES)
@@ -107,19 +99,15 @@ def structure_figure(runs: Runs, path: Path) -> bool:
         area.plot(frames, values["areas"], **style)
         variance.plot(frames, values["variance"], **style)
     drift.set(title="relative energy error (MLP: of ½‖z‖²)", xlabel="applications of the map", yscale="log")
-    back.set(title="error of the way there and back", xlabel="applications of the map", xscale="log", yscale="log")
+    back.set(title="round-trip error", xlabel="applications of the map", xscale="log", yscale="log")
     area.set(title="area of a loop, relative", xlabel="applications of the map", yscale="log")
     variance.set(title="total variance, relative", xlabel="applications of the map", yscale="log")
     drift.legend(fontsize=7)
     _finish(figure, path)
-    return True
 
 
-def slices_figure(runs: Runs, path: Path) -> bool:
-    """The paper's figure 8: a row per map, random one-dimensional projections of the states at three times."""
-    maps = _maps(runs)
-    if not maps:
-        return False
+def slices_figure(maps: Maps, path: Path) -> None:
+    """The paper's figure 8: one row per map, random one-dimensional projections of the states at three times."""
     count = next(iter(maps.values()))["slices"].shape[-1]
     figure = Figure(figsize=(3.3 * count, 2.1 * len(maps) + 0.2), layout="constrained", dpi=150)
     for row, (name, values) in zip(figure.subplots(len(maps), count, squeeze=False), maps.items(), strict=True):
@@ -132,14 +120,10 @@ def slices_figure(runs: Runs, path: Path) -> bool:
             axis.set_title(f"{name}, direction {i + 1}")
         row[0].legend(fontsize=7)
     _finish(figure, path)
-    return True
 
 
-def portrait_animation(runs: Runs, path: Path) -> bool:
-    """States moving in the plane (q_i, p_i) of the largest spread, a panel per map, with their traces."""
-    maps = _maps(runs)
-    if not maps:
-        return False
+def portrait_animation(maps: Maps, path: Path) -> None:
+    """States moving in the plane (q_i, p_i) of the largest spread, one panel per map, with their traces."""
     figure = Figure(figsize=(3.3 * len(maps), 3.5), layout="constrained", dpi=80)
     panels = figure.subplots(1, len(maps), squeeze=False)[0]
     artists = []
@@ -163,12 +147,11 @@ def portrait_animation(runs: Runs, path: Path) -> bool:
     partial = path.with_name("partial-" + path.name)
     FuncAnimation(figure, update, frames=range(0, FRAMES, 2)).save(partial, writer=PillowWriter(fps=12))
     partial.replace(path)
-    return True
 
 
-def _maps(runs: Runs) -> dict[str, dict[str, Tensor]]:
-    """Arrays of every map: those of HamJEPA's energy, then the residual MLP."""
-    found: dict[str, dict[str, Tensor]] = {}
+def _maps(runs: Runs) -> Maps:
+    """Maps of HamJEPA's energy, then the residual MLP."""
+    found: Maps = {}
     for method in ("HamJEPA", "MLP-HJEPA"):
         if method in runs and (runs[method] / FILE).is_file():
             found |= torch.load(runs[method] / FILE, weights_only=True)

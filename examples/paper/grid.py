@@ -1,4 +1,4 @@
-"""What the study consists of: its cells, by scale."""
+"""The study's grid: its cells, by scale."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 SEEDS = (42, 43, 44)
-UNTRAINED = "untrained"  # the cell of raw pixels and the encoder before training
+UNTRAINED = "untrained"  # the cell with raw pixels and the encoder before training
 METHODS = ("sigreg", "mlp_hjepa", "hamjepa")
 PAIR = ("sigreg", "hamjepa")
-ABLATED = "-ablations"  # ends the name of a table's variants
+ABLATED = "-ablations"  # suffix for a table of variants
 
-# One switch each, away from the HamJEPA recipe.
+# Each changes one setting of the HamJEPA recipe.
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "symplectic-euler": ("predictor.integrator=symplectic_euler",),
     "explicit-euler": ("predictor.integrator=explicit_euler",),
@@ -40,7 +40,7 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: a row of ``table``, with one seed."""
+    """One run: a row of ``table`` with one seed."""
 
     table: str
     name: str
@@ -50,11 +50,11 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """Its folder under the study's."""
+        """Its folder, relative to the study's."""
         return f"{self.table}/{self.name}-s{self.seed}"
 
     def fixed(self, out: str) -> list[str]:
-        """Settings that make it this cell, for a run in ``out``."""
+        """Settings that belong to this cell, for a run in ``out``."""
         return [f"train.seed={self.seed}", f"train.out={out}", "train.resume=true"]
 
 
@@ -66,7 +66,7 @@ def _methods(
 
 
 def _ablations(table: str, recipe: str, overrides: Sequence[str]) -> list[Cell]:
-    """Variants of ``table``'s HamJEPA; its cell of the same seed is what they are compared with."""
+    """Variants of HamJEPA in ``table``, to be compared with its cell of the same seed."""
     return [Cell(table + ABLATED, name, SEEDS[0], recipe, (*overrides, *switch)) for name, switch in ABLATIONS.items()]
 
 
@@ -82,13 +82,13 @@ def _full() -> list[Cell]:
 
 
 def _gpu_short() -> list[Cell]:
-    """The 30-epoch CIFAR-100 table with the same recipe, each step one compiled graph, recorded and replayed."""
+    """The 30-epoch CIFAR-100 table with the same recipe; each step is compiled and replayed as one CUDA graph."""
     fast = ("evaluation.every=10", "train.compile=true", "train.cuda_graph=true", "train.log_every=50")
     return _methods("cifar100-30", PAIR, "cifar100", fast, SEEDS)
 
 
 def _cpu_10() -> list[Cell]:
-    """The first ten classes on two cores. Warm-ups keep their third of the schedule."""
+    """The first ten classes on two cores. Warm-ups still take a third of the schedule."""
     small = (
         "data.classes=10", "data.batch_size=128", "train.epochs=20", "optim.warmup_epochs=7",
         "predictor.residual_warmup_epochs=7", "evaluation.every=2",
@@ -100,7 +100,7 @@ def _cpu_10() -> list[Cell]:
 
 
 def _textures() -> list[Cell]:
-    """Every kind of cell on the embedded data, minutes each: a rehearsal of the study."""
+    """Every kind of cell on the embedded data, about a minute each: a rehearsal of the study."""
     small = ("evaluation.every=1",)
     return [
         *_methods("textures", METHODS, "textures", small, SEEDS),

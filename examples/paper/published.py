@@ -1,4 +1,4 @@
-"""The paper's accuracies in percent [tables 1-3; the labels lost there are restored], by table and readout."""
+"""The paper's accuracies in percent, by table and readout [tables 1-3; missing row labels restored]."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """kNN@20 and linear probe; a standard deviation where several seeds were run."""
+    """kNN@20 and linear probe, with standard deviations where the paper ran several seeds."""
 
     knn: float
     linear: float

@@ -1,4 +1,4 @@
-"""The study's tables in markdown, ours beside the published, from the cells that are finished."""
+"""The study's tables in markdown, next to the published numbers, from the cells that are finished."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Record = dict[str, Any]
 
 
 def write_report(out: Path, to: Path) -> str:
-    """Write ``report.md``, ``results.json`` and the figures of the study in ``out`` into ``to``; return the text.
+    """Write ``report.md``, ``results.json`` and figures for the study in ``out`` to the folder ``to``; return the text.
 
     Raises:
         SystemExit: if no cell is finished.
@@ -56,7 +56,7 @@ def accuracy(row: Record, measure: str) -> float:
 
 
 def by_readout(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
-    """Rows of the table: evaluated readouts, each by seed."""
+    """Rows of the table: readouts, each by seed."""
     rows: dict[str, dict[int, Record]] = defaultdict(dict)
     for record in records:
         for name, row in record.get("readouts", {}).items():
@@ -65,7 +65,7 @@ def by_readout(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
 
 
 def mean_std(values: list[float]) -> str:
-    """``mean ± standard deviation``; of one value, itself."""
+    """``mean ± standard deviation``, or a single value as it is."""
     if len(values) == 1:
         return f"{values[0]:.2f}"
     return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
@@ -83,11 +83,11 @@ def _protocol(records: list[Record]) -> str:
     versions = sorted({f"torch {r['machine']['torch']}, Python {r['machine']['python']}" for r in records})
     return (
         f"Written by `examples.reproduce` from {len(records)} cells ({'; '.join(machines)}; {'; '.join(versions)}).\n\n"
-        "Top-1 in percent of the frozen encoder without a projector: kNN by cosine, unweighted vote among the "
-        f"{HEADLINE_K} nearest of all training features (`best k` is the best of the sweep); linear probe, last epoch. "
-        "This headless protocol is not LeJEPA's. `±` is the standard deviation over seeds. Raw pixels and the "
-        "untrained encoder show what was learned. Effective rank (ER) and participation ratio (PR) are of the 256 "
-        "largest eigenvalues.\n"
+        "Top-1 in percent, frozen encoder without a projector. kNN: cosine similarity, unweighted vote among the "
+        f"{HEADLINE_K} nearest training features (`best k` is the best of the sweep). Linear probe: last epoch. "
+        "LeJEPA uses another protocol, with a projector. `±` is the standard deviation over seeds. Raw pixels and the "
+        "untrained encoder are the baselines. Effective rank (ER) and participation ratio (PR) use the 256 largest "
+        "eigenvalues.\n"
     )
 
 
@@ -96,12 +96,9 @@ def _accuracies(name: str, records: list[Record]) -> str:
     head = ["features", "dim", "seeds", *MEASURES.values(), "best k", "ER", "PR"]
     if published:
         head += [f"{x}, {title}" for title in MEASURES.values() for x in ("paper", "within 2 sd of ours")]
-    lines = [f"## {name}\n", _row(head), _row(["---"] * len(head))]
-    order = [
-        "raw pixels",
-        "untrained encoder",
-        *(f"{m}-{r}" for m in ("SIGReg", "MLP-HJEPA", "HamJEPA") for r in READOUTS),
-    ]
+    order = ["raw pixels", "untrained encoder"]
+    order += [f"{method}-{readout}" for method in ("SIGReg", "MLP-HJEPA", "HamJEPA") for readout in READOUTS]
+    lines = []
     for row in sorted(rows, key=lambda row: order.index(row.partition(" (")[0])):
         cells = list(rows[row].values())
         values = {m: [accuracy(c, m) for c in cells] for m in MEASURES}
@@ -112,22 +109,9 @@ def _accuracies(name: str, records: list[Record]) -> str:
             theirs = published.get(row)
             for measure in MEASURES:
                 line += _published(theirs, measure, values[measure]) if theirs else ["–", "–"]
-        lines.append(_row(line))
-    return "\n".join(
-        [
-            *lines,
-            "",
-            *_paired(rows),
-            "",
-            *_structure(records),
-            "",
-            *_isotropy(rows),
-            "",
-            *_cost(records),
-            *_failures(records),
-            "",
-        ]
-    )
+        lines.append(line)
+    parts = [_table(head, lines), _paired(rows), _structure(records), _isotropy(rows), [*_cost(records), ""]]
+    return "\n".join([f"## {name}\n", *(line for part in parts for line in part), *_failures(records), ""])
 
 
 def _published(theirs: Any, measure: str, values: list[float]) -> list[str]:
@@ -136,7 +120,7 @@ def _published(theirs: Any, measure: str, values: list[float]) -> list[str]:
 
 
 def _paired(rows: dict[str, dict[int, Record]]) -> list[str]:
-    """Differences of two methods on the same seeds."""
+    """Differences between two methods on the same seeds."""
     lines = []
     for first, second in (("HamJEPA", "SIGReg"), ("HamJEPA", "MLP-HJEPA"), ("MLP-HJEPA", "SIGReg")):
         for readout in READOUTS:
@@ -144,61 +128,47 @@ def _paired(rows: dict[str, dict[int, Record]]) -> list[str]:
             seeds = sorted(a.keys() & b.keys())
             if seeds:
                 gaps = {m: [accuracy(a[s], m) - accuracy(b[s], m) for s in seeds] for m in MEASURES}
-                lines.append(_row([f"{first} − {second}, {readout}", str(len(seeds)), *map(mean_std, gaps.values())]))
-    if not lines:
-        return []
-    head = ["paired difference, points", "seeds", *MEASURES.values()]
-    return [_row(head), _row(["---"] * len(head)), *lines]
+                lines.append([f"{first} − {second}, {readout}", str(len(seeds)), *map(mean_std, gaps.values())])
+    return _table(["paired difference, points", "seeds", *MEASURES.values()], lines)
 
 
 def _structure(records: list[Record]) -> list[str]:
-    """What the trained predictors' maps keep, worst over seeds."""
+    """What the trained predictors' maps preserve, worst over seeds."""
     worst: dict[str, dict[str, float]] = defaultdict(dict)
     for record in records:
         for name, numbers in record.get("structure", {}).items():
             for key, value in numbers.items():
                 worst[name][key] = max(value, worst[name].get(key, -math.inf))
-    if not worst:
-        return []
     columns = {
-        "symplecticity_defect": "‖JᵀΩJ − Ω‖", "round_trip_error_100": "100 times there and back",
+        "symplecticity_defect": "‖JᵀΩJ − Ω‖", "round_trip_error_100": "round trip, 100 applications",
         "energy_drift_max": f"energy error within {ROLLOUT}", "area_ratio": f"area after {ROLLOUT}, relative",
     }  # fmt: skip
-    head = ["map of the trained predictor, float64", *columns.values()]
-    lines = [_row([name, *(f"{numbers[key]:.3g}" for key in columns)]) for name, numbers in worst.items()]
-    note = "Explicit Euler is of HamJEPA's trained energy; the residual MLP has none, its error is that of ½‖z‖²."
-    return [_row(head), _row(["---"] * len(head)), *lines, "", note]
+    lines = [[name, *(f"{numbers[key]:.3g}" for key in columns)] for name, numbers in worst.items()]
+    note = "Explicit Euler uses HamJEPA's trained energy. The residual MLP has no energy; its error is that of ½‖z‖²."
+    return _table(["map of the trained predictor, float64", *columns.values()], lines, note)
 
 
 def _isotropy(rows: dict[str, dict[int, Record]]) -> list[str]:
-    """What the theory says of each readout of the training features, mean over seeds."""
-    columns = {
-        "price": "price of isotropy", "regret": "regret of the features", "worst_case_ratio": "features / isotropic"
-    }  # fmt: skip
-    head, lines = ["worst-case task variance", *columns.values()], []
+    """What the theory says about each readout of the training features, mean over seeds."""
+    head = ["worst-case task variance", "price of isotropy", "regret of the features", "features / isotropic"]
+    keys, lines = ("price", "regret", "worst_case_ratio"), []
     for name, cells in rows.items():
         found = [row["isotropy"] for row in cells.values() if row.get("isotropy")]
         if found:
-            lines.append(_row([name, *(mean_std([x[key] for x in found]) for key in columns)]))
-    if not lines:
-        return []
+            lines.append([name, *(mean_std([x[key] for x in found]) for key in keys)])
     note = (
         "Tasks are linear readouts of the classes from training features (`symplectic_jepa.theory.isotropy_report`). "
-        "Price and regret are worst cases relative to the best covariance: of an isotropic one, and of the features' "
-        "own. Their ratio is below 1 where the features are better than isotropic."
+        "Price and regret are worst cases relative to the best covariance: for an isotropic one, and for the features' "
+        "own. Their ratio is below 1 where the features do better than isotropic ones."
     )
-    return [_row(head), _row(["---"] * len(head)), *lines, "", note]
+    return _table(head, lines, note)
 
 
 def _ablations(name: str, base: list[Record], records: list[Record]) -> str:
-    """Each variant beside the recipe with the same seed."""
+    """Each variant next to the recipe with the same seed."""
     head = ["variant", "seed", *(f"{title}, {r}" for r in READOUTS for title in MEASURES.values()), "Δ kNN, q", "ER, q"]
-    lines = [
-        f"## {name}\n",
-        "One switch each, away from HamJEPA; Δ is the difference from it on the same seed, in points.\n",
-    ]
-    lines += [_row(head), _row(["---"] * len(head))]
     by_seed = {r["seed"]: r["readouts"]["HamJEPA-q"] for r in base if "readouts" in r}
+    lines = []
     for record in [r for r in base if r["seed"] in {x["seed"] for x in records}] + records:
         if "readouts" not in record:
             continue
@@ -207,8 +177,9 @@ def _ablations(name: str, base: list[Record], records: list[Record]) -> str:
         line += [f"{accuracy(rows[r], m):.2f}" for r in READOUTS for m in MEASURES]
         recipe = by_seed.get(record["seed"])
         line.append(f"{accuracy(rows['q'], 'knn') - accuracy(recipe, 'knn'):+.2f}" if recipe else "–")
-        lines.append(_row([*line, f"{rows['q']['effective_rank']:.1f}"]))
-    return "\n".join([*lines, "", *_failures(records), ""])
+        lines.append([*line, f"{rows['q']['effective_rank']:.1f}"])
+    intro = "Each variant changes one setting of HamJEPA. Δ is the difference on the same seed, in points.\n"
+    return "\n".join([f"## {name}\n", intro, *_table(head, lines), *_failures(records), ""])
 
 
 def _cost(records: list[Record]) -> list[str]:
@@ -218,12 +189,16 @@ def _cost(records: list[Record]) -> list[str]:
         if found:
             minutes = [r["train_seconds"] / 60 for r in found]
             lines.append(f"- {method}: {found[0]['steps']} steps, trained in {mean_std(minutes)} minutes")
-    return [*lines, ""]
+    return lines
 
 
 def _failures(records: list[Record]) -> list[str]:
     return [f"- {r['name']}, seed {r['seed']}: {r['failed']}" for r in records if "failed" in r]
 
 
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table(head: list[str], rows: list[list[str]], note: str = "") -> list[str]:
+    """Lines of a markdown table and its note; none without rows."""
+    if not rows:
+        return []
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    return [*lines, "", *([note, ""] if note else [])]

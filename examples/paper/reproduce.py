@@ -1,4 +1,4 @@
-"""Run the cells of a study, each once, and write down what came out."""
+"""Run each cell of a study once and record its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from examples.measurement.features import baselines, evaluate
 from examples.measurement.structure import measure_structure
 from examples.paper.grid import SCALES, UNTRAINED, Cell
 from examples.paper.report import CELL
-from examples.recipe.schema import METHODS, Recipe, check_machine, compose, refuse_ignored, refuse_taken, to_yaml
+from examples.recipe.schema import METHODS, Recipe, check_runs, compose, refuse_taken, to_yaml
 from examples.recipe.sections import Data
 from examples.recipe.text import assignments
 from examples.system.files import write_atomically
@@ -38,10 +38,10 @@ def roots(pairs: list[str]) -> dict[str, str]:
 def reproduce(
     cells: list[Cell], out: Path, overrides: Sequence[str] = (), roots: Mapping[str, str] | None = None
 ) -> None:
-    """Run every cell that is not finished yet; ``roots``: ``data.root`` by recipe.
+    """Run every cell that is not finished yet; ``roots`` maps a recipe's name to its ``data.root``.
 
     Raises:
-        SystemExit: if a recipe or its data are not there (before anything is trained), or a finished cell was made with
+        SystemExit: before any training, if a recipe is invalid, its data are missing, or a finished cell was made with
             other settings.
     """
     shared = assignments(overrides)
@@ -51,9 +51,7 @@ def reproduce(
         root = {"data.root": roots[cell.recipe]} if roots and cell.recipe in roots else {}
         fixed = assignments(cell.fixed(str(out / cell.id)))
         recipes.append(compose(cell.recipe, assignments(cell.overrides), fixed, root, shared))
-    refuse_ignored(recipes, shared)
-    for recipe in recipes:
-        check_machine(recipe)
+    check_runs(recipes, shared)
     todo = [(c, r) for c, r in zip(cells, recipes, strict=True) if not finished(out / c.id, r)]
     data: dict[Data, ImageData] = {}
     for _, recipe in todo:
@@ -65,19 +63,18 @@ def reproduce(
 
 
 def finished(folder: Path, recipe: Recipe) -> bool:
-    """Whether ``folder`` holds this recipe's result."""
+    """Whether ``folder`` already contains this recipe's result."""
     path = folder / CELL
     if not path.is_file():
         return False
     if changed := differing_keys(json.loads(path.read_text())["recipe"], recipe, str(path)):
-        raise SystemExit(
-            f"{path} was made with other settings; these differ: {', '.join(changed)}; choose another --out"
-        )
+        changes = ", ".join(changed)
+        raise SystemExit(f"{path} was made with other settings; these differ: {changes}; choose another --out")
     return True
 
 
 def run_cell(cell: Cell, recipe: Recipe, folder: Path, data: ImageData) -> None:
-    """Train (or go on), evaluate, and write the cell's file; a training that met NaN is a result too."""
+    """Train (or resume), evaluate, and write the cell's file. Training that hits NaN is recorded as a failure."""
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     result: dict[str, Any] = {}
@@ -109,14 +106,14 @@ def run_cell(cell: Cell, recipe: Recipe, folder: Path, data: ImageData) -> None:
 
 
 def portable(recipe: Recipe, cell: Cell) -> Recipe:
-    """The recipe without the paths of one machine."""
+    """The recipe without this machine's paths."""
     data = recipe.data.model_copy(update={"root": Data().root, "cache": Data().cache})
     train = recipe.train.model_copy(update={"out": cell.id})
     return recipe.model_copy(update={"data": data, "train": train})
 
 
 def commit() -> str | None:
-    """Of the code that runs; None outside of a repository."""
+    """Git commit of the running code; None outside a repository."""
     command = ["git", "rev-parse", "HEAD"]
     git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return git.stdout.strip() or None

@@ -1,1 +1,1 @@
-"""Recipes: sections, schema, files."""
+"""Recipes: settings, their checks, and the files."""

@@ -1,4 +1,4 @@
-"""A recipe: its sections together, which of them fit, which of their keys are read, and how one is loaded."""
+"""The recipe: its sections, the rules between them, which keys are read, and how to load one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ METHODS = {"hamjepa": "HamJEPA", "mlp_hjepa": "MLP-HJEPA", "sigreg": "SIGReg"}
 class Recipe(Section):
     method: Literal["hamjepa", "mlp_hjepa", "sigreg"] = "hamjepa"  # mlp_hjepa: the residual-MLP ablation
     regularizer: Regularizer = "default"
-    regularizer_weight: Weight | None = None  # of another one; default: as in examples/model/penalties.py
+    regularizer_weight: Weight | None = None  # with another one; defaults are in examples/model/penalties.py
     data: Data = Data()
     augment: AugmentConfig = AugmentConfig()
     local_scale: Scale = (0.05, 0.3)  # crop scale of local views
@@ -56,68 +56,68 @@ class Recipe(Section):
         return Path(self.train.out or f"runs/{self.data.name}-{self.method}-s{self.train.seed}")
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
-        """What no section can see alone."""
-        views = self.data.global_views + self.data.local_views
-        if self.method != "sigreg":
-            mixes = f"for method={self.method}: anything else mixes the channels of q and p"
-            _require(self, "encoder.mode", "tokens", mixes)
-            _require(self, "encoder.projector", "identity", mixes)
-            _require(self, "data.global_views", 2, f"for method={self.method}, which matches two")
-        if self.method == "mlp_hjepa":
-            _require(self, "hamjepa.energy_weight", 0, "for method=mlp_hjepa, which has no energy")
+    def _consistent(self) -> Self:
+        """Check what no section can check alone."""
+        d, p, weight, regularizer = self.data, self.predictor, self.regularizer_weight, self.regularizer
+        method, other = f" for method={self.method}", f" for regularizer={regularizer}"
+        kind = f" with hamiltonian={p.hamiltonian}"
+        states, views = self.method != "sigreg", d.global_views + d.local_views
+        halves = states or regularizer.startswith("ham_sigreg")
+        mixes = f"{method}: anything else mixes the channels of q and p" if states else f"{other}: it needs the grid"
+        for applies, key, wanted, reason in (
+            (halves, "encoder.mode", "tokens", mixes),
+            (halves, "encoder.projector", "identity", mixes),
+            (states, "data.global_views", 2, f"{method}, which matches two views"),
+            (self.method == "mlp_hjepa", "hamjepa.energy_weight", 0, f"{method}, which has no energy"),
+            (self.hamjepa.match == "qp", "hamjepa.p_weight", 0, " with hamjepa.match=qp, which already matches p"),
+            (p.hamiltonian == "general", "predictor.integrator", "implicit_midpoint", f"{kind}: it does not split"),
+            (p.hamiltonian != "separable", "predictor.learn_mass", False, f"{kind}, which has no mass"),
+            (True, "predictor.learn_dt", False, ": dt -> 0 minimises the prediction loss"),
+        ):
+            if applies and (value := attrgetter(key)(self)) != wanted:
+                raise ValueError(f"{key} must be {_shown(wanted)}{reason}, got {_shown(value)}")
         if views < 2:
             raise ValueError("data.global_views must be at least 2 without local views: nothing to predict, got 1")
-        if self.regularizer == "barlow_twins" and views != 2:
-            raise ValueError(f"data.local_views must leave two views for regularizer=barlow_twins, got {views} views")
-        if self.regularizer.startswith("ham_sigreg"):
-            because = f"for regularizer={self.regularizer}, whose geometry is that of the token grid"
-            _require(self, "encoder.mode", "tokens", because)
-            _require(self, "encoder.projector", "identity", because)
-        if self.method == "sigreg" and self.sigreg.convention == "convex":
-            weight = self.sigreg.weight if self.regularizer_weight is None else self.regularizer_weight
-            heavy = self.regularizer_weight is None and self.regularizer.startswith("kerjepa")
-            if weight > 1 or heavy:
+        if regularizer == "barlow_twins" and views != 2:
+            raise ValueError(f"data.local_views must leave two views{other}, got {views} views")
+        if not states and self.sigreg.convention == "convex":
+            default = weight is None and regularizer.startswith("kerjepa")
+            used = self.sigreg.weight if weight is None else weight
+            if used > 1 or default:
                 raise ValueError(
                     "sigreg.convention=convex needs a weight of at most 1, set regularizer_weight or sigreg.weight, "
-                    f"got {'the default of ' + self.regularizer if heavy else weight}"
+                    f"got {'the default of ' + regularizer if default else used}"
                 )
         return self
 
 
-def _require(recipe: Recipe, key: str, wanted: object, why: str) -> None:
-    if (value := attrgetter(key)(recipe)) != wanted:
-        raise ValueError(f"{key} must be {wanted} {why}, got {value}")
-
-
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by name (``cifar100``) or path, apply overrides (``train.epochs=80``), and check all of it.
+    """Read a recipe by name (``cifar100``) or path, apply overrides (``train.epochs=80``), and check it.
 
-    A recipe file holds differences from the defaults, or with ``base: NAME`` from another recipe. One file serves all
-    methods: what it sets must be read by one of them, an override by the method that is run.
+    A recipe file contains differences from the defaults or, with ``base: NAME``, from another recipe. One file serves
+    every method: at least one method must read each of its keys. An override must be read by the method that is run.
 
     Raises:
-        SystemExit: naming file, key, value and what was expected.
+        SystemExit: naming the file, the key, its value and what was expected.
     """
     settings = assignments(overrides)
     recipe = compose(name, settings)
-    refuse_ignored([recipe], settings)
-    check_machine(recipe)
+    check_runs([recipe], settings)
     return recipe
 
 
 def compose(name: str, *layers: Settings) -> Recipe:
-    """A recipe with layers of settings over it, the last on top; `refuse_ignored` is left to the caller.
+    """A recipe with layers of settings on top; later layers win. The caller must also call `check_runs`.
 
     Raises:
-        SystemExit: as `load_recipe`, and for a key of a file of one's own that no method reads.
+        SystemExit: as `load_recipe`, and if a file outside this package sets a key that no method reads.
     """
     own = _file(name)
     settings = dict(own)
     if (base := settings.pop("base", None)) is not None:
         below = _file(base) if isinstance(base, str) else {"base": base}
         if "base" in below:
-            raise SystemExit(f"{_path(name)}: base must be a recipe that has no base itself, got {base}")
+            raise SystemExit(f"{_path(name)}: base must be a recipe without a base of its own, got {base}")
         settings = {**below, **settings}
     for layer in layers:
         settings |= layer
@@ -130,35 +130,37 @@ def compose(name: str, *layers: Settings) -> Recipe:
 
 
 def read_recipe(text: str, where: str) -> Recipe:
-    """A recipe from the whole of its YAML, as `to_yaml` wrote it; a key that is newer has its default.
+    """A recipe from the YAML that `to_yaml` wrote; a setting added since then gets its default.
 
     Raises:
-        SystemExit: naming ``where``, the key, the value and what was expected.
+        SystemExit: naming ``where``, the key, its value and what was expected.
     """
     return _validated(read(text, where), where)
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The whole recipe as YAML, for the run's folder and its checkpoints."""
+    """The complete recipe as YAML, for the run's folder and its checkpoints."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def check_machine(recipe: Recipe) -> None:
-    """Refuse what this machine cannot run.
+def check_runs(recipes: Sequence[Recipe], settings: Iterable[str]) -> None:
+    """Refuse settings that none of the recipes reads, and recipes that this machine cannot run.
 
     Raises:
-        SystemExit: naming the key, its value and what was expected.
+        SystemExit: as `refuse_ignored`, or naming the key, its value and what was expected.
     """
-    device = pick_device(recipe.train.device)
-    if recipe.train.cuda_graph and device.type != "cuda":
-        raise SystemExit(f"train.cuda_graph must be false without a CUDA device, got true on {device.type}")
+    refuse_ignored(recipes, settings)
+    for recipe in recipes:
+        device = pick_device(recipe.train.device)
+        if recipe.train.cuda_graph and device.type != "cuda":
+            raise SystemExit(f"train.cuda_graph must be false without a CUDA device, got true on {device.type}")
 
 
 def refuse_ignored(recipes: Sequence[Recipe], settings: Iterable[str]) -> None:
-    """Refuse a key that was set to anything but its default, if none of the recipes reads it.
+    """Refuse a key that differs from its default but that none of the recipes reads.
 
     Raises:
-        SystemExit: naming the key, its value, and the setting because of which nothing reads it.
+        SystemExit: naming the key, its value, and the setting that makes it unused.
     """
     ignored, chosen, defaults = [unread(r) for r in recipes], flat(recipes[0].model_dump()), flat(Recipe().model_dump())
     for key in settings:
@@ -169,14 +171,14 @@ def refuse_ignored(recipes: Sequence[Recipe], settings: Iterable[str]) -> None:
 
 
 def refuse_taken(settings: Iterable[str], keys: Iterable[str], who: str) -> None:
-    """Refuse settings that a command makes itself."""
+    """Refuse settings that a command chooses itself."""
     for key in keys:
         if key in settings:
-            raise SystemExit(f"{key} is set by {who} itself, for every run; leave it out")
+            raise SystemExit(f"{key} is set by {who} itself; leave it out")
 
 
 def unread(r: Recipe) -> dict[str, str]:
-    """Keys that nothing reads, each with the setting that is the reason."""
+    """Keys that nothing reads, each with the setting that makes it unused."""
     matching, d, a, e, h = r.method != "sigreg", r.data, r.augment, r.encoder, r.hamjepa
     floors = matching and r.regularizer == "default"
     sigreg = r.regularizer == "sigreg" or (not matching and r.regularizer == "default")
@@ -225,9 +227,9 @@ def unread(r: Recipe) -> dict[str, str]:
             if any(key == k or key.startswith(f"{k}.") for k in keys.split()):
                 found.setdefault(key, reason)
     if r.regularizer == "coding_rate":
-        found.pop("hamjepa.budget")  # fixes the scale of the features
+        found.pop("hamjepa.budget")  # it fixes the scale of the features
     if r.regularizer == "ham_sigreg_radial":
-        found.pop("predictor.lr", None)  # also of the geometry's parameters
+        found.pop("predictor.lr", None)  # it applies to the geometry's parameters, too
     return found
 
 
@@ -254,7 +256,7 @@ def _validated(settings: Settings, where: str) -> Recipe:
 
 
 def _explained(error: Any) -> str:
-    """One line: the full key, what was expected, the value."""
+    """One line: the full key, what was expected, and the value."""
     parts, key = error["loc"], ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         section: Any = Recipe

@@ -1,4 +1,4 @@
-"""YAML and ``key=value`` as settings by dotted key. A scalar stays text: the field it is for says what it means."""
+"""YAML and ``key=value`` pairs as settings by dotted key. Scalars stay text; the schema converts them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Settings = dict[str, Any]  # dotted key: text, None, or a list of them
 
 
 def read(text: str, where: str) -> Settings:
-    """The settings of a YAML text. No tag is followed and no object made, so nothing in it can run or grow.
+    """The settings in a YAML text. Tags are ignored and aliases refused, so it cannot run code or expand.
 
     Raises:
-        SystemExit: naming ``where``, for what is not YAML, a key given twice, an alias, or no mapping at the top.
+        SystemExit: naming ``where``, if the text is not YAML or not a mapping, repeats a key, or contains an alias.
     """
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
@@ -29,10 +29,10 @@ def read(text: str, where: str) -> Settings:
 
 
 def assignments(pairs: Sequence[str]) -> Settings:
-    """The settings of ``key=value`` pairs: a list or section in YAML's flow style, ``null``, or plain text.
+    """The settings in ``key=value`` pairs: a list or section in YAML's flow style, ``null``, or plain text.
 
     Raises:
-        SystemExit: for a pair that is none, or a key given twice.
+        SystemExit: if an argument is not such a pair, or a key is given twice.
     """
     settings: Settings = {}
     for pair in pairs:
@@ -51,19 +51,17 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by dotted key as a tree of sections.
 
     Raises:
-        SystemExit: for a key that is both a setting and a section.
+        SystemExit: if a key is both a setting and a section.
     """
     tree: dict[str, Any] = {}
-    for key, value in settings.items():
+    for key in sorted(settings):  # a section before its keys
         *sections, name = key.split(".")
         node = tree
         for section in sections:
             node = node.setdefault(section, {})
             if not isinstance(node, dict):
                 raise SystemExit(f"{key} cannot be set: {section} is set to {node!r}")
-        if name in node:
-            raise SystemExit(f"{key} must be a section, got {value!r}")
-        node[name] = value
+        node[name] = settings[key]
     return tree
 
 

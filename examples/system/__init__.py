@@ -1,1 +1,1 @@
-"""Files that survive being killed, and the machine."""
+"""Files that survive being killed, and a description of the machine."""

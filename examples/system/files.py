@@ -1,4 +1,4 @@
-"""Checkpoints and metric logs that survive being killed at any moment."""
+"""Checkpoints and logs that survive a process killed at any moment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def save_atomically(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors and primitives) so that ``path`` holds either the old or the new checkpoint, whole."""
+    """Write ``state`` (tensors and primitives) so that ``path`` is always the complete old or new checkpoint."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         torch.save(state, file)
@@ -28,7 +28,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint without running any code in it.
+    """Read a checkpoint without executing code from it.
 
     Raises:
         SystemExit: if the file is not a checkpoint.
@@ -41,7 +41,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Drop the lines of a JSON-lines log that a resumed run will write again (and a half-written last one)."""
+    """Drop the lines of a JSON-lines log from ``step`` on, which a resumed run rewrites, and a partial last line."""
     if not path.is_file():
         return
     kept = []

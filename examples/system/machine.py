@@ -1,4 +1,4 @@
-"""What a number was measured on."""
+"""The machine that a number was measured on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Names and versions to print beside every number."""
+    """Names and versions to record with every number."""
     model = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -26,7 +26,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is the first GPU, or the CPU.
+    """The named device; ``auto`` is the first GPU if there is one, else the CPU.
 
     Raises:
         SystemExit: if this machine has no such device.

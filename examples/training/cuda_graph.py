@@ -1,4 +1,4 @@
-"""A whole training step, forward, backward and optimizer, as one CUDA graph."""
+"""A whole training step (forward, backward, optimizer) as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import Tensor, nn
 import symplectic_jepa as sj
 
 Output = TypeVar("Output")
-WARM_UP = 3  # steps before the capture, which cuDNN and cuBLAS need to choose and allocate
+WARM_UP = 3  # steps before the capture: cuDNN and cuBLAS choose kernels and allocate memory
 
 
 class CapturedStep(Generic[Output]):
-    """``step(images)``, recorded once and replayed: no Python and no launches one by one.
+    """``step(images)``, recorded once and then replayed without Python or separate kernel launches.
 
-    Everything that changes between replays changes in place: images, learning rates, warm-up scales, random matrices.
-    The warm-up's effect on weights, BatchNorm statistics and the optimizer's moments is undone before the capture.
-    Outputs are overwritten by the next call.
+    Whatever changes between replays changes in place: images, learning rates, warm-up scales, random matrices. The
+    effect of the warm-up steps on weights, BatchNorm statistics and optimizer moments is undone before the capture. The
+    next call overwrites the outputs.
 
     Args:
-        step: the training step; it must not read anything back to the host.
-        images: an example of its input.
-        model: what is trained; its random matrices are held (`symplectic_jepa.hold_draws`).
-        optimizer: made with ``capturable=True`` and learning rates that are tensors.
-        record: runs a function and returns what runs it again, `record_graph`.
+        step: the training step. It must not read anything back to the host.
+        images: an example input.
+        model: the model being trained. Its random matrices are held (`symplectic_jepa.hold_draws`).
+        optimizer: created with ``capturable=True`` and tensor learning rates.
+        record: records a function and returns its replay; default: `record_graph`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class CapturedStep(Generic[Output]):
         self.model, self.images = model, images.clone()
         sj.hold_draws(model)
         before = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict()["state"])
-        side = torch.cuda.Stream() if images.is_cuda else None  # PyTorch asks for the warm-up on a side stream
+        side = torch.cuda.Stream() if images.is_cuda else None  # PyTorch requires the warm-up on a side stream
         if side is not None:
             side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -54,7 +54,7 @@ class CapturedStep(Generic[Output]):
         self.replay, self.output = (record or record_graph)(lambda: step(self.images))
 
     def __call__(self, images: Tensor) -> Output:
-        """One step on images of the example's shape."""
+        """Run one step on images of the example's shape."""
         self.images.copy_(images)
         sj.advance_draws(self.model)
         self.replay()
@@ -62,7 +62,7 @@ class CapturedStep(Generic[Output]):
 
 
 def record_graph(step: Callable[[], Output]) -> tuple[Callable[[], object], Output]:
-    """Capture ``step`` without running it; return its replay, and the tensors that each replay fills."""
+    """Capture ``step`` without running it; return its replay and the tensors that each replay overwrites."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         output = step()
@@ -76,7 +76,7 @@ def _restore(
     weights: dict[str, Tensor],
     moments: dict[int, dict[str, Tensor]],
 ) -> None:
-    """Put back what the warm-up changed, in place: the optimizer's tensors must exist before the capture."""
+    """Undo the warm-up in place: the optimizer's tensors must exist before the capture."""
     model.load_state_dict(weights)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for index, parameter in enumerate(parameters):

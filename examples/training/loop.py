@@ -1,4 +1,4 @@
-"""The training loop, the only one: every method, one process or several ranks, eager, compiled or a CUDA graph."""
+"""The training loop for every method: one process or several ranks; eager, compiled or as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from examples.training.step_clock import StepClock
 
 
 def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
-    """Run the recipe to its last epoch, from the last checkpoint if ``train.resume``; return the run's folder.
+    """Train to the last epoch, from the last checkpoint if ``train.resume``; return the run's folder.
 
-    Everything random is a function of the seed and the step, so a run that was stopped and resumed equals one that was
-    not, bit for bit on the same machine. Each of several ranks takes its share of every batch.
+    All randomness is a function of the seed and the step, so a resumed run equals an uninterrupted one bit for bit on
+    the same machine. With several ranks, each takes its share of every batch.
     """
     data = data.to(mine.device)
     torch.manual_seed(recipe.train.seed)
@@ -40,7 +40,7 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     size = recipe.data.batch_size
     steps_per_epoch = len(data.train_images) // size
     if not mine.size <= size <= len(data.train_images):
-        bounds = f"from {mine.size}, the ranks, to {len(data.train_images)}, the training images"
+        bounds = f"from {mine.size} (ranks) to {len(data.train_images)} (training images)"
         raise SystemExit(f"data.batch_size must be {bounds}, got {size}")
     schedules = Schedules(recipe.optim, recipe.predictor, epochs=recipe.train.epochs, steps_per_epoch=steps_per_epoch)
     out, step, spent = open_run(recipe, model, optimizer, mine)
@@ -71,12 +71,7 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
                     record["lr"] = optimizer.param_groups[0]["lr"]
                     values = {key: value.item() for key, value in record.items()}
                     values |= {f"{name}_seconds": span for name, span in seconds.items()}
-                    log.write(
-                        step,
-                        step / steps_per_epoch,
-                        values,
-                        images_per_second=size / sum(seconds.values()),
-                    )
+                    log.write(step, step / steps_per_epoch, values, images_per_second=size / sum(seconds.values()))
                 step += 1
                 log.bar.update()
             last = step == schedules.total
@@ -89,11 +84,11 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     return out
 
 
-Step = tuple[Tensor, dict[str, Tensor], Tensor]  # the loss, its terms and the gradient norm
+Step = tuple[Tensor, dict[str, Tensor], Tensor]  # loss, terms, gradient norm
 
 
 def clipping(recipe: Recipe) -> dict[str, Any]:
-    """What the method's section says of the gradients, for `train_step`."""
+    """The method's gradient clipping, as arguments of `train_step`."""
     if recipe.method == "sigreg":
         return {"clip": recipe.sigreg.clip_grad}
     return {"clip": recipe.hamjepa.clip_grad, "clip_all": recipe.hamjepa.clip == "all"}
@@ -102,17 +97,17 @@ def clipping(recipe: Recipe) -> dict[str, Any]:
 def make_step(
     model: JEPA, optimizer: torch.optim.Optimizer, mine: Ranks, *, clock: StepClock, settings: Train, **clipping: Any
 ) -> Callable[[Tensor], Step]:
-    """``step(images)`` as the settings say: eager, compiled, recorded as a CUDA graph, or both."""
+    """``step(images)``, eager, compiled, recorded as a CUDA graph, or both."""
     step_model = parallel(model, mine)
     if settings.compile:
-        step_model = torch.compile(step_model, fullgraph=mine.size == 1)  # DDP cuts the graph at its buckets
+        step_model = torch.compile(step_model, fullgraph=mine.size == 1)  # DDP breaks the graph at its buckets
     elif not settings.cuda_graph:
         clock.attach(model)
     step = functools.partial(train_step, step_model, optimizer, **clipping)
     if not settings.cuda_graph:
         return functools.partial(step, clock=clock)
     if mine.size > 1:
-        raise SystemExit(f"train.cuda_graph must be false for several processes, got true for {mine.size}")
+        raise SystemExit(f"train.cuda_graph must be false with several processes, got true with {mine.size}")
     recorded: list[CapturedStep[Step]] = []
 
     def graphed(images: Tensor) -> Step:
@@ -134,9 +129,9 @@ def train_step(
     clip_all: bool = True,
     clock: StepClock | None = None,
 ) -> Step:
-    """One step on views ``(V, B, 3, H, W)``, without waiting for the device; the norm is of all gradients.
+    """One step on views ``(V, B, 3, H, W)``, without waiting for the device. The norm covers all gradients.
 
-    ``clip_all=False`` clips the first group of the optimizer alone, that of the encoder.
+    ``clip_all=False`` clips only the optimizer's first group, the encoder's.
     """
     loss, terms = model(images)
     optimizer.zero_grad(set_to_none=True)
@@ -159,10 +154,10 @@ def train_step(
 
 
 def parallel(model: JEPA, mine: Ranks) -> nn.Module:
-    """The model whose ``backward`` averages gradients over the ranks; the model itself for a single process.
+    """The model, wrapped to average gradients over the ranks if there are several.
 
-    The objective's statistics are those of the global batch already. BatchNorm's are on GPUs; PyTorch's
-    synchronised BatchNorm does not run on CPUs, where each rank normalises by its own share.
+    The objective already uses statistics of the global batch. BatchNorm does so on GPUs only: PyTorch's synchronised
+    BatchNorm does not run on CPUs, where each rank normalises with its own share.
     """
     if mine.size == 1:
         return model
@@ -173,7 +168,7 @@ def parallel(model: JEPA, mine: Ranks) -> nn.Module:
 
 
 def epoch_batches(labels: Tensor, size: int, *, seed: int, step: int) -> list[Tensor]:
-    """Index batches of the epoch that ``step`` is in, from ``step`` on; a permutation per (seed, epoch)."""
+    """The epoch's remaining index batches, from ``step`` on; one permutation per (seed, epoch)."""
     steps_per_epoch = len(labels) // size
     epoch, done = divmod(step, steps_per_epoch)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
@@ -182,18 +177,18 @@ def epoch_batches(labels: Tensor, size: int, *, seed: int, step: int) -> list[Te
 
 
 def make_crops(augment: AugmentConfig, views: Data, local_scale: tuple[float, float], data: ImageData) -> list[Augment]:
-    """One augmentation per view, the global ones first."""
+    """One augmentation per view, global views first."""
     local = augment.model_copy(update={"scale": local_scale})
     configs = [augment] * views.global_views + [local] * views.local_views
     return [Augment(config, data.mean, data.std) for config in configs]
 
 
 def make_views(crops: Sequence[Augment], seed: int, mine: Ranks) -> Callable[[Tensor, Tensor | None, int], Tensor]:
-    """Return ``views(images, sizes, step)``: ``(V, B, 3, H, W)``, a crop each; random by (seed, step, rank)."""
+    """Return ``views(images, sizes, step)`` → ``(V, B, 3, H, W)``, random by (seed, step, rank)."""
     generator = torch.Generator(mine.device)
 
     def views(images: Tensor, sizes: Tensor | None, step: int) -> Tensor:
-        # Modulo the range of a generator's seeds, which a seed above four million leaves.
+        # Modulo the range of a generator's seeds, which seeds above four million would leave.
         generator.manual_seed(((seed * 1_000_000_007 + step) * 4096 + mine.rank) % 2**64)
         return torch.stack([crop(images, generator, sizes) for crop in crops])
 

@@ -1,4 +1,4 @@
-"""One process, or the ranks that ``torchrun`` starts: who am I, and on which device?"""
+"""This process's rank and device, alone or under ``torchrun``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from examples.system.machine import pick_device
 
 
 class Ranks(NamedTuple):
-    """This process among all: rank 0 alone writes logs and checkpoints."""
+    """This process among all of them. Only rank 0 writes logs and checkpoints."""
 
     rank: int
     size: int
@@ -27,7 +27,7 @@ class Ranks(NamedTuple):
 
 @contextmanager
 def ranks(device: str) -> Iterator[Ranks]:
-    """Join the process group that ``torchrun`` announces (NCCL on GPUs, gloo on CPUs), or be the only process."""
+    """Join ``torchrun``'s process group (NCCL on GPUs, gloo on CPUs), or run as the only process."""
     if "LOCAL_RANK" not in os.environ:
         yield Ranks(0, 1, pick_device(device))
         return
@@ -37,4 +37,4 @@ def ranks(device: str) -> Iterator[Ranks]:
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
-    dist.destroy_process_group()  # not after an error: torchrun ends the other ranks, which may wait in a collective
+    dist.destroy_process_group()  # not after an error: other ranks may wait in a collective, and torchrun ends them

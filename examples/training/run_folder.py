@@ -15,35 +15,32 @@ from examples.recipe.text import flat
 from examples.system.files import load_checkpoint, save_atomically, truncate_log, write_atomically
 from examples.training.ranks import Ranks
 
-# Keys that do not change what is learned (the number of ranks is not in a recipe at all).
+# Keys that do not change what is learned. The number of ranks is not part of a recipe.
 FREE = (
     "train.resume", "train.out", "train.device", "train.log_every", "train.checkpoint_every", "train.compile",
     "train.cuda_graph", "data.root", "data.cache", "data.cache_gib", "data.workers",
 )  # fmt: skip
 
-CURVES = "curves.jsonl"  # evaluations during the training
+CURVES = "curves.jsonl"  # evaluations during training
 
 
 def open_run(
     recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks
 ) -> tuple[Path, int, float]:
-    """Make the run's folder, or restore its checkpoint; return the folder, the first step to do, seconds spent so far.
+    """Create the run's folder or restore its checkpoint; return the folder, the next step and the seconds spent so far.
 
     Raises:
-        SystemExit: if a run is there and ``train.resume`` is not set, or it was made by another recipe.
+        SystemExit: if the folder contains a run, and ``train.resume`` is not set or the run used another recipe.
     """
     out = recipe.out
     path = out / "checkpoint.pt"
     step, seconds = 0, 0.0
     if path.is_file():
         if not recipe.train.resume:
-            raise SystemExit(
-                f"{out} already holds a run: continue it with train.resume=true, or choose another folder with "
-                "train.out="
-            )
+            raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
         state = load_checkpoint(path, ranks.device)
         if changed := differing_keys(state["recipe"], recipe, str(path)):
-            raise SystemExit(f"{path} was made by another recipe; these keys differ: {', '.join(changed)}")
+            raise SystemExit(f"{path} was made with another recipe; these keys differ: {', '.join(changed)}")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step, seconds = state["step"], state["seconds"]
@@ -52,7 +49,7 @@ def open_run(
         write_atomically(out / "recipe.yaml", to_yaml(recipe))
     if ranks.main:
         truncate_log(out / "metrics.jsonl", step)
-        truncate_log(out / CURVES, step + 1)  # its lines are of a state after so many steps
+        truncate_log(out / CURVES, step + 1)  # its lines describe the state after that many steps
     return out, step, seconds
 
 
@@ -71,17 +68,17 @@ def save_run(
 
 
 def differing_keys(text: str, recipe: Recipe, where: str) -> list[str]:
-    """Dotted keys of an older recipe that differ and matter for the training; a key newer than it has its default.
+    """Dotted keys that affect training and differ from an older recipe; settings added since then get their defaults.
 
     Raises:
-        SystemExit: naming ``where`` and the key, if the text has one that no recipe knows any more.
+        SystemExit: naming ``where`` and the key, if the text contains a key that no longer exists.
     """
     old, new = (flat(r.model_dump()) for r in (read_recipe(text, where), recipe))
     return sorted(k for k in new if old[k] != new[k] and k not in FREE and not k.startswith("evaluation."))
 
 
 class Log:
-    """Progress bar, JSON lines and TensorBoard of rank 0; silent on the others."""
+    """Progress bar, JSON lines and TensorBoard on rank 0; other ranks log nothing."""
 
     def __init__(self, out: Path, ranks: Ranks, *, total: int, step: int) -> None:
         self.out = out
@@ -99,7 +96,7 @@ class Log:
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", images=f"{images_per_second:.0f}/s")
 
     def write_curves(self, step: int, epoch: float, rows: dict[str, dict[str, float]]) -> None:
-        """One line of an evaluation after ``step`` steps: numbers by readout."""
+        """Log an evaluation after ``step`` steps: numbers by readout."""
         if self.tensorboard is None:
             return
         with (self.out / CURVES).open("a") as lines:

@@ -1,4 +1,4 @@
-"""Learning rates and warm-ups as functions of the step, so that a resumed run needs no scheduler state."""
+"""Learning rates and warm-ups as functions of the step, so that resuming needs no scheduler state."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from examples.recipe.sections import Optim, Predictor
 
 
 class Schedules:
-    """Those of one run; ``apply`` sets them."""
+    """The schedules of one run; ``apply`` sets their values."""
 
     def __init__(self, optim: Optim, predictor: Predictor, *, epochs: int, steps_per_epoch: int) -> None:
         self.optim, self.predictor = optim, predictor
         self.steps_per_epoch, self.total = steps_per_epoch, epochs * steps_per_epoch
 
     def lr_factor(self, step: int) -> float:
-        """Linear warm-up, then a cosine, stepped every iteration; ``step`` counts from 0."""
+        """Linear warm-up, then cosine decay, updated every step; ``step`` counts from 0."""
         o = self.optim
         warmup = min(o.warmup_epochs * self.steps_per_epoch, self.total)
         if step < warmup:

@@ -1,4 +1,4 @@
-"""Where a step's time goes, without waiting for the device before the numbers are read."""
+"""Measure where a step's time goes, without synchronising before the numbers are read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from examples.model.build import JEPA
 
 
 class StepClock:
-    """Seconds between marks, by name: host time on a CPU, events in the stream on a GPU.
+    """Seconds between marks, by name: host time on a CPU, stream events on a GPU.
 
-    Attached to a model that runs eagerly it splits ``train_step`` into ``encoder`` and ``objective``, forward and
-    backward each, for the gradient passes from one to the other at the embeddings; else into ``forward``, ``backward``.
+    Attached to an eager model, it splits ``train_step`` at the embeddings into ``encoder`` and ``objective``, each with
+    its forward and backward pass. Otherwise it splits it into ``forward`` and ``backward``.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -24,12 +24,12 @@ class StepClock:
         self._marks: list[tuple[str, float | torch.cuda.Event]] = []
 
     def start(self) -> None:
-        """Begin the measurement of one step."""
+        """Start measuring a step."""
         self.on, self._marks = True, []
         self.mark("")
 
     def mark(self, name: str) -> None:
-        """Put the time since the last mark down to ``name``."""
+        """Attribute the time since the last mark to ``name``."""
         if not self.on:
             return
         now: float | torch.cuda.Event = time.perf_counter()
@@ -39,7 +39,7 @@ class StepClock:
         self._marks.append((name, now))
 
     def stop(self) -> dict[str, float]:
-        """End it; seconds by name (this waits for the device)."""
+        """Stop measuring and return seconds by name. This waits for the device."""
         self.on = False
         if self.cuda:
             torch.cuda.synchronize()
@@ -50,7 +50,7 @@ class StepClock:
         return seconds
 
     def attach(self, model: JEPA) -> None:
-        """Mark where ``model`` passes from its encoder to its objective and back."""
+        """Mark the boundary between the model's encoder and its objective, forward and backward."""
         self.passes = ("objective", "encoder")
 
         def embedded(module: torch.nn.Module, inputs: tuple[Tensor, ...], embeddings: Tensor) -> None:

@@ -126,22 +126,22 @@ def test_data_that_are_not_whole_are_refused_by_name(root):
 
     with pytest.raises(SystemExit, match=r"data\.root must be a folder .* got '.*/nowhere'"):
         load_data(config(root).model_copy(update={"root": str(root / "nowhere")}))
-    refused("packing needs about 0.0 GiB, data.cache_gib allows 0", cache_gib=0.0)
+    refused("packing needs about 0.0 GiB, but data.cache_gib allows 0", cache_gib=0.0)
     (root / "train" / "n02").rename(root / "moved")
-    refused(r"must have the same classes, 1 are in one only: n02")
+    refused(r"must have the same classes; 1 are in only one: n02")
     (root / "moved").rename(root / "train" / "n02")
     (root / "val" / "empty").mkdir()
-    refused("empty holds no image")
+    refused("empty contains no images")
     (root / "val" / "empty").rmdir()
     (root / "val").rename(root / "val.X")
     (root / "train").rename(root / "train.X1")
     (root / "train.X3").mkdir()
-    refused(r"train\.X2 is missing beside train\.X3")
+    refused(r"train\.X2 is missing, but train\.X3 exists")
     (root / "train.X3").rename(root / "train.X2")
-    refused(r"train\.X2 must hold a folder per class")
+    refused(r"train\.X2 must contain one folder per class")
     (root / "train.X1").rename(root / "elsewhere")
     (root / "train.X2").rmdir()
-    refused(r"holds neither train/ nor train\.X")
+    refused(r"contains neither train/ nor train\.X")
 
 
 def test_an_unreadable_image_is_named_or_tolerated(root, capsys):
@@ -155,7 +155,7 @@ def test_an_unreadable_image_is_named_or_tolerated(root, capsys):
     data = load_data(config(root, corrupt_share=0.1))
     assert len(data.train_images) == 22
     assert data.train_labels.tolist() == [0] * 8 + [1] * 7 + [2] * 7
-    assert "2 of 24 images of train cannot be read and are left out" in capsys.readouterr().out
+    assert "2 of 24 images of train cannot be read and are skipped" in capsys.readouterr().out
     listed = next(cache.glob("*px-*[!l]/train.unreadable.txt")).read_text()
     assert "n02/3.JPEG" in listed
     assert "n03/0.JPEG" in listed

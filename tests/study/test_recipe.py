@@ -93,7 +93,7 @@ def test_what_is_wrong_is_refused_by_name(overrides):
         ("train: 5\ntrain.epochs: 1", "train.epochs cannot be set: train is set to '5'"),
         ("train: null", "train must be a valid dictionary"),
         ("base: mnist", "recipe 'mnist' not found .* known recipes: cifar100, imagenet100, imagenet100-text, textures"),
-        ("base: imagenet100-text", "base must be a recipe that has no base itself"),
+        ("base: imagenet100-text", "base must be a recipe without a base of its own"),
         ("regularizer_weight: 3", "regularizer_weight=3.0 would be ignored"),
     ],
 )
