@@ -137,5 +137,5 @@ def test_code_can_be_copied_and_sources_seen(visit):
     page = visit("")
     page.locator("button.md-code__button").nth(1).click()  # the first is of the commands to install
     page.wait_for_function("navigator.clipboard.readText().then(text => text.includes('import symplectic_jepa as sj'))")
-    source = visit("reference/encoders/").locator("details.mkdocstrings-source", has_text="class PhaseSpaceTokenEncoder")
+    source = visit("reference/integrators/").locator("details.mkdocstrings-source", has_text="def force_evaluations")
     assert source.count() == 1
