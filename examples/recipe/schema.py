@@ -71,7 +71,7 @@ class Recipe(Section):
             (self.method == "mlp_hjepa", "hamjepa.energy_weight", 0, f"{method}, which has no energy"),
             (self.hamjepa.match == "qp", "hamjepa.p_weight", 0, " with hamjepa.match=qp, which already matches p"),
             (p.hamiltonian == "general", "predictor.integrator", "implicit_midpoint", f"{kind}: it does not split"),
-            (p.hamiltonian != "separable", "predictor.learn_mass", False, f"{kind}, which has no mass"),
+            (p.hamiltonian != "separable", "predictor.learn_mass", False, f"{kind}, which has no learned mass"),
             (True, "predictor.learn_dt", False, ": dt -> 0 minimises the prediction loss"),
         ):
             if applies and (value := attrgetter(key)(self)) != wanted:

@@ -86,7 +86,7 @@ class AugmentConfig(Section):
     scale: Scale = (0.3, 1.0)
     flip: Share = 0.5
     jitter: tuple[Share, Share, Share, Annotated[float, Field(ge=0, le=0.5)]] = (0.4, 0.4, 0.2, 0.1)  # strengths
-    jitter_prob: Share = 0.8
+    jitter_prob: Share = 0.8  # probability; the strengths are for brightness, contrast, saturation and hue
     grayscale_prob: Share = 0.2
     blur_prob: Share = 0.5
     blur_kernel: Count = 3
