@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from symplectic_jepa.integrators import SPLITTINGS
@@ -197,15 +196,6 @@ class Train(Section):
     checkpoint_every: Count = 1  # epochs; the last epoch is always saved
     out: Text | None = None  # default: runs/NAME-METHOD-sSEED
     resume: Switch = False
-
-    @field_validator("device")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        try:
-            torch.device("cpu" if value == "auto" else value)
-        except RuntimeError as error:
-            raise ValueError("must be auto or a device of PyTorch") from error
-        return value
 
 
 class Evaluation(Section):
