@@ -20,16 +20,7 @@ from examples.recipe.schema import METHODS, Recipe, read_recipe
 from examples.recipe.sections import HEADLINE_K, AugmentConfig, Evaluation
 from examples.system.files import load_checkpoint, save_atomically, write_atomically
 from examples.system.machine import pick_device
-from symplectic_jepa import PhaseSpaceTokenEncoder, split_state
-from symplectic_jepa.evaluation import (
-    alignment,
-    feature_norms,
-    knn_sweep,
-    linear_probe,
-    pair_cosines,
-    spectrum,
-    uniformity,
-)
+from symplectic_jepa import PhaseSpaceTokenEncoder, evaluation, split_state
 from symplectic_jepa.theory import isotropy_report
 
 READOUTS = ("q", "p", "qp")  # of a token encoder
@@ -50,7 +41,8 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
     features = {f"{method}-{name}": x for name, x in encode(model, data).items()}
     rows, diagnostics = measure(features, data, recipe.evaluation)
     for name, (a, b) in two_views(model, recipe.augment, data).items():
-        rows[f"{method}-{name}"] |= {"alignment": alignment(a, b).item(), "uniformity": uniformity(a).item()}
+        rows[f"{method}-{name}"]["alignment"] = evaluation.alignment(a, b).item()
+        rows[f"{method}-{name}"]["uniformity"] = evaluation.uniformity(a).item()
     for name, (train, _) in features.items():
         rows[name]["isotropy"] = isotropy(train, data.train_labels)
     metrics = {
@@ -88,8 +80,8 @@ def progress(model: JEPA, data: ImageData) -> dict[str, dict[str, float]]:
     """The metrics tracked during training, by readout. Returns the encoder to train mode."""
     rows = {}
     for name, (train, test) in encode(model, data).items():
-        knn = knn_sweep(train, data.train_labels, test, data.test_labels, ks=[HEADLINE_K])[HEADLINE_K]
-        spread = spectrum(train)
+        knn = evaluation.knn_sweep(train, data.train_labels, test, data.test_labels, ks=[HEADLINE_K])[HEADLINE_K]
+        spread = evaluation.spectrum(train)
         rows[name] = {
             "knn": knn.top1,
             "effective_rank": spread.effective_rank,
@@ -170,10 +162,10 @@ def measure(
     diagnostics: dict[str, Any] = {}
     ks = [k for k in settings.ks if k <= len(data.train_labels)]
     for name, (train, test) in features.items():
-        knn = knn_sweep(train, data.train_labels, test, data.test_labels, ks=ks)
-        probe = linear_probe(train, data.train_labels, test, data.test_labels, epochs=settings.probe_epochs)
-        spread = spectrum(train)
-        cosines, norms = pair_cosines(test), feature_norms(test)
+        knn = evaluation.knn_sweep(train, data.train_labels, test, data.test_labels, ks=ks)
+        probe = evaluation.linear_probe(train, data.train_labels, test, data.test_labels, epochs=settings.probe_epochs)
+        spread = evaluation.spectrum(train)
+        cosines, norms = evaluation.pair_cosines(test), evaluation.feature_norms(test)
         best = max(knn, key=lambda k: knn[k].top1)
         rows[name] = {
             "knn": {str(k): {"top1": a.top1, "top5": a.top5} for k, a in knn.items()},

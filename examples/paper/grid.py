@@ -102,10 +102,7 @@ def _cpu_10() -> list[Cell]:
 def _textures() -> list[Cell]:
     """Every kind of cell on the embedded data, about a minute each: a rehearsal of the study."""
     small = ("evaluation.every=1",)
-    return [
-        *_methods("textures", METHODS, "textures", small, SEEDS),
-        *_ablations("textures", "textures", small),
-    ]
+    return [*_methods("textures", METHODS, "textures", small, SEEDS), *_ablations("textures", "textures", small)]
 
 
 SCALES: dict[str, Callable[[], list[Cell]]] = {

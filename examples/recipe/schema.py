@@ -13,21 +13,8 @@ import yaml
 from pydantic import ValidationError, model_validator
 from typing_extensions import Self
 
-from examples.recipe.sections import (
-    AugmentConfig,
-    Data,
-    Encoder,
-    Evaluation,
-    HamJEPA,
-    Optim,
-    Predictor,
-    Regularizer,
-    Scale,
-    Section,
-    SIGReg,
-    Train,
-    Weight,
-)
+from examples.recipe import sections
+from examples.recipe.sections import Regularizer, Scale, Section, Weight
 from examples.recipe.text import Settings, assignments, flat, nested, read
 from examples.system.machine import pick_device
 
@@ -39,16 +26,16 @@ class Recipe(Section):
     method: Literal["hamjepa", "mlp_hjepa", "sigreg"] = "hamjepa"  # mlp_hjepa: the residual-MLP ablation
     regularizer: Regularizer = "default"
     regularizer_weight: Weight | None = None  # with another one; defaults are in examples/model/penalties.py
-    data: Data = Data()
-    augment: AugmentConfig = AugmentConfig()
+    data: sections.Data = sections.Data()
+    augment: sections.AugmentConfig = sections.AugmentConfig()
     local_scale: Scale = (0.05, 0.3)  # crop scale of local views
-    encoder: Encoder = Encoder()
-    predictor: Predictor = Predictor()
-    hamjepa: HamJEPA = HamJEPA()
-    sigreg: SIGReg = SIGReg()
-    optim: Optim = Optim()
-    train: Train = Train()
-    evaluation: Evaluation = Evaluation()
+    encoder: sections.Encoder = sections.Encoder()
+    predictor: sections.Predictor = sections.Predictor()
+    hamjepa: sections.HamJEPA = sections.HamJEPA()
+    sigreg: sections.SIGReg = sections.SIGReg()
+    optim: sections.Optim = sections.Optim()
+    train: sections.Train = sections.Train()
+    evaluation: sections.Evaluation = sections.Evaluation()
 
     @property
     def out(self) -> Path:
@@ -71,7 +58,7 @@ class Recipe(Section):
             (self.method == "mlp_hjepa", "hamjepa.energy_weight", 0, f"{method}, which has no energy"),
             (self.hamjepa.match == "qp", "hamjepa.p_weight", 0, " with hamjepa.match=qp, which already matches p"),
             (p.hamiltonian == "general", "predictor.integrator", "implicit_midpoint", f"{kind}: it does not split"),
-            (p.hamiltonian != "separable", "predictor.learn_mass", False, f"{kind}, which has no mass"),
+            (p.hamiltonian != "separable", "predictor.learn_mass", False, f"{kind}, which has no learned mass"),
             (True, "predictor.learn_dt", False, ": dt -> 0 minimises the prediction loss"),
         ):
             if applies and (value := attrgetter(key)(self)) != wanted:
@@ -205,11 +192,8 @@ def unread(r: Recipe) -> dict[str, str]:
         (kind == "quadratic", "predictor.hamiltonian", f"{residual} predictor.hidden_dim predictor.depth predictor.lr"),
         (kind != "separable", "predictor.hamiltonian", "predictor.base_coeff predictor.learn_mass"),
         (h.clip_grad is None, "hamjepa.clip_grad", "hamjepa.clip"),
-        (
-            not floors,
-            "regularizer",
-            "hamjepa.budget hamjepa.variance hamjepa.spectrum hamjepa.mean hamjepa.q hamjepa.p",
-        ),
+        (not floors, "regularizer", "hamjepa.budget hamjepa.variance hamjepa.spectrum"),
+        (not floors, "regularizer", "hamjepa.mean hamjepa.q hamjepa.p"),
         (not h.budget, "hamjepa.budget", "hamjepa.q.energy hamjepa.p.energy"),
         (not h.variance, "hamjepa.variance", "hamjepa.q.std hamjepa.p.std"),
         (not h.spectrum, "hamjepa.spectrum", " ".join(f"hamjepa.{half}.{key}" for half in "qp" for key in hinges)),

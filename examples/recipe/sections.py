@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from symplectic_jepa.integrators import SPLITTINGS
@@ -86,7 +85,7 @@ class AugmentConfig(Section):
     scale: Scale = (0.3, 1.0)
     flip: Share = 0.5
     jitter: tuple[Share, Share, Share, Annotated[float, Field(ge=0, le=0.5)]] = (0.4, 0.4, 0.2, 0.1)  # strengths
-    jitter_prob: Share = 0.8
+    jitter_prob: Share = 0.8  # probability; the strengths are for brightness, contrast, saturation and hue
     grayscale_prob: Share = 0.2
     blur_prob: Share = 0.5
     blur_kernel: Count = 3
@@ -197,15 +196,6 @@ class Train(Section):
     checkpoint_every: Count = 1  # epochs; the last epoch is always saved
     out: Text | None = None  # default: runs/NAME-METHOD-sSEED
     resume: Switch = False
-
-    @field_validator("device")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        try:
-            torch.device("cpu" if value == "auto" else value)
-        except RuntimeError as error:
-            raise ValueError("must be auto or a device of PyTorch") from error
-        return value
 
 
 class Evaluation(Section):

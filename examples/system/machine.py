@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ def pick_device(name: str) -> torch.device:
     Raises:
         SystemExit: if this machine has no such device.
     """
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "xpu": torch.xpu.device_count()}
     there["mps"] = int(torch.backends.mps.is_available())
-    if (device.index or 0) >= there.get(device.type, 0):
-        raise SystemExit(f"train.device must be auto or a device of this machine, got {name}")
-    return device
+    with suppress(RuntimeError):  # torch does not know the name
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        if (device.index or 0) < there.get(device.type, 0):
+            return device
+    raise SystemExit(f"train.device must be auto or a device of this machine, got {name}")

@@ -33,7 +33,7 @@ WRONG = {
     "train.resume=no": "train.resume must be true or false, got no$",
     "train.out=": 'train.out must have at least 1 character, got ""$',
     "train.seed=2147483648": "train.seed must be less than 2147483648, got 2147483648$",
-    "train.device=gpu": "train.device must be auto or a device of PyTorch, got gpu$",
+    "train.device=gpu": "train.device must be auto or a device of this machine, got gpu$",
     "train.device=cuda:99": "train.device must be auto or a device of this machine, got cuda:99$",
     "train.cuda_graph=true train.device=cpu": "train.cuda_graph must be false without a CUDA device, got true on cpu$",
     "augment.flip=3": "augment.flip must be less than or equal to 1, got 3$",
