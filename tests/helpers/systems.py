@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+import symplectic_jepa as sj
 from symplectic_jepa.hamiltonians import AbstractSeparable, GeneralHamiltonian, Hamiltonian
 
 
@@ -78,6 +79,11 @@ class Coupled(Hamiltonian):
 
 def general(dim=3, scale=1.0, **kwargs):
     return GeneralHamiltonian(dim, hidden_dim=8, residual_scale=scale, **kwargs).double()
+
+
+def small_predictor(dim=4, scale=0.5, dt=0.1, **kwargs):
+    h = sj.SeparableHamiltonian(dim, hidden_dim=8, residual_scale=scale).double()
+    return sj.HamiltonianPredictor(h, dt=dt, steps=2, **kwargs)
 
 
 class _Call(nn.Module):

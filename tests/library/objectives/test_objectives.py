@@ -6,20 +6,11 @@ from torch import nn
 
 import symplectic_jepa as sj
 from symplectic_jepa import EnergyBudget, HamJEPAObjective, Penalty
-from symplectic_jepa.objectives import Objective, PredictionLoss, mean_over_samples
-from symplectic_jepa.predictors import Predictor
 from tests.helpers.cases import settings
+from tests.helpers.samples import states
+from tests.helpers.systems import small_predictor
 
 D = 4
-
-
-def predictor(scale=0.5, dt=0.1, **kwargs):
-    h = sj.SeparableHamiltonian(D, hidden_dim=8, residual_scale=scale).double()
-    return sj.HamiltonianPredictor(h, dt=dt, steps=2, **kwargs)
-
-
-def states(views=2, batch=10):
-    return torch.randn(views, batch, 2 * D, dtype=torch.float64)
 
 
 def match_q(predicted, target, w):
@@ -38,7 +29,7 @@ def match_qp(predicted, target, w):
     "integrator", [sj.leapfrog, sj.symplectic_euler, sj.implicit_midpoint]
 )  # the latter two in two calls
 def test_prediction_loss_is_the_formula(match, w, formula, bidirectional, reverse_time, integrator):
-    phi, (a, b) = predictor(integrator=integrator), states()
+    phi, (a, b) = small_predictor(integrator=integrator), states(10, 2 * D)
     objective = HamJEPAObjective(phi, match=match, p_weight=w, bidirectional=bidirectional, reverse_time=reverse_time)
     expected = formula(phi(a), b, w)
     if bidirectional:
@@ -51,15 +42,15 @@ def test_prediction_loss_is_the_formula(match, w, formula, bidirectional, revers
 
 
 def test_gradients_stop_at_the_target_unless_asked():
-    a, b = (z.requires_grad_() for z in states())
-    one_way = HamJEPAObjective(predictor(), bidirectional=False)
+    a, b = (z.requires_grad_() for z in states(10, 2 * D))
+    one_way = HamJEPAObjective(small_predictor(), bidirectional=False)
     assert torch.autograd.grad(one_way.prediction_loss(a, b), b)[0].abs().sum() == 0
-    attached = HamJEPAObjective(predictor(), bidirectional=False, detach_target=False)
+    attached = HamJEPAObjective(small_predictor(), bidirectional=False, detach_target=False)
     assert torch.autograd.grad(attached.prediction_loss(a, b), b)[0].abs().sum() > 0
 
 
 def test_energy_consistency_is_added_in_each_direction():
-    phi, (a, b) = predictor(), states()
+    phi, (a, b) = small_predictor(), states(10, 2 * D)
     h = phi.hamiltonian
     plain = HamJEPAObjective(phi).prediction_loss(a, b)
     got = HamJEPAObjective(phi, energy_weight=3.0).prediction_loss(a, b)
@@ -73,7 +64,7 @@ def test_energy_consistency_is_added_in_each_direction():
 
 @pytest.mark.parametrize("weight", [1.0, 30.0])
 def test_gradient_of_the_energy_term_by_the_source_stops_at_its_start(weight):
-    phi, z = predictor(scale=2.0, dt=0.5), states().requires_grad_()
+    phi, z = small_predictor(scale=2.0, dt=0.5), states(10, 2 * D).requires_grad_()
     with_term, without = (HamJEPAObjective(phi, bidirectional=False, energy_weight=w)(z)[0] for w in (weight, 0.0))
     (got,) = torch.autograd.grad(with_term - without, z)
     source, h = z.detach()[0].requires_grad_(), phi.hamiltonian
@@ -85,7 +76,7 @@ def test_gradient_of_the_energy_term_by_the_source_stops_at_its_start(weight):
 
 
 def test_total_is_the_weighted_sum_over_all_views_stacked():
-    z, phi = states(views=3, batch=12), predictor()
+    z, phi = torch.randn(3, 12, 2 * D, dtype=torch.float64), small_predictor()
     penalties = sj.hamjepa_penalties(
         q=sj.Floors(energy=1.0, std=2.0, log_det=3.0, participation=0.99, top_share=0.1, proj_dim=3),
         p=sj.Floors(energy=1.0, std=2.5, log_det=2.0, participation=0.98, top_share=0.2, proj_dim=3),
@@ -111,8 +102,9 @@ def test_total_is_the_weighted_sum_over_all_views_stacked():
 
 
 def test_regularizer_scale_multiplies_every_penalty_but_not_the_prediction():
-    z = states()
-    objective = HamJEPAObjective(predictor(), penalties={"budget": Penalty(EnergyBudget(5.0), on="q", weight=2.0)})
+    z = states(10, 2 * D)
+    penalties = {"budget": Penalty(EnergyBudget(5.0), on="q", weight=2.0)}
+    objective = HamJEPAObjective(small_predictor(), penalties=penalties)
     full, terms = objective(z)
     objective.set_regularizer_scale(0.25)
     torch.testing.assert_close(objective(z).loss, terms["prediction"] + 0.25 * 2.0 * terms["budget"])
@@ -124,7 +116,7 @@ def test_regularizer_scale_multiplies_every_penalty_but_not_the_prediction():
 @pytest.mark.parametrize("convention", ["sum", "convex"])
 @pytest.mark.parametrize("views", ["separate", "stacked"])
 def test_lejepa_is_the_formula(convention, views):
-    z = states(views=5)
+    z = torch.randn(5, 10, 2 * D, dtype=torch.float64)
     objective = sj.LeJEPAObjective(
         sj.sigreg_penalties(weight=0.1, slices=6, knots=9, views=views, seed=2), global_views=2, convention=convention
     )
@@ -157,7 +149,7 @@ def described(objective):
     ],
 )
 def test_hamjepa_presets_are_the_papers_table(preset, match, p_weight, reverse_time, weights, q, p):
-    objective = preset(predictor())
+    objective = preset(small_predictor())
     assert (objective.match, objective.p_weight, objective.reverse_time) == (match, p_weight, reverse_time)
     assert (objective.bidirectional, objective.detach_target, objective.energy_weight) == (True, True, 0.0)
     terms = described(objective)
@@ -183,7 +175,7 @@ def test_sigreg_preset_is_the_papers_table():
 
 
 def test_bad_arguments_are_named():
-    phi, z = predictor(), states()
+    phi, z = small_predictor(), states(10, 2 * D)
     learned = sj.HamiltonianPredictor(sj.SeparableHamiltonian(D), learn_dt=True)
     for call, error, message in (
         (lambda: HamJEPAObjective(phi, match="p"), ValueError, "match must be one of 'q', 'qp', got 'p'"),
@@ -208,181 +200,3 @@ def test_bad_arguments_are_named():
     ):
         with pytest.raises(error, match=message):
             call()
-
-
-# What a user extends
-
-
-class TwoMatrices(Predictor):
-    """A linear map for each direction, and no step size."""
-
-    def __init__(self, control_dim=0):
-        super().__init__()
-        self.ahead, self.back = (nn.Linear(2 * D + control_dim, 2 * D, dtype=torch.float64) for _ in range(2))
-
-    def flow(self, q, p, *, direction=1, control=None):
-        if direction not in (1, -1):
-            return self.each_direction(q, p, direction=direction, control=control)
-        layer = self.ahead if direction == 1 else self.back
-        return layer(torch.cat((q, p, *([] if control is None else [control])), -1)).chunk(2, -1)
-
-
-@pytest.mark.parametrize("reverse_time", [True, False])
-def test_any_map_is_a_predictor(reverse_time):
-    phi, (a, b) = TwoMatrices(), states()
-    loss, _ = HamJEPAObjective(phi, match="qp", reverse_time=reverse_time)(torch.stack((a, b)))
-    back = phi.back if reverse_time else phi.ahead
-    expected = 0.5 * ((phi.ahead(a) - b).square().mean() + (back(b) - a).square().mean())
-    torch.testing.assert_close(loss, expected)
-    got, wanted = (torch.autograd.grad(x, back.weight, retain_graph=True)[0] for x in (loss, expected))
-    torch.testing.assert_close(got, wanted)
-    with pytest.raises(TypeError, match="abstract"):
-        Predictor()
-
-
-@pytest.mark.parametrize("per_view", [False, True])
-def test_any_map_may_take_a_control(per_view):
-    phi, (a, b) = TwoMatrices(control_dim=3), states()
-    u = torch.randn(*([2] if per_view else []), 10, 3, dtype=torch.float64)
-    u_a, u_b = u if per_view else (u, u)
-    expected = 0.5 * ((phi.ahead(torch.cat((a, u_a), -1)) - b).square().mean() + (
-        phi.back(torch.cat((b, u_b), -1)) - a).square().mean())  # fmt: skip
-    torch.testing.assert_close(HamJEPAObjective(phi, match="qp")(torch.stack((a, b)), u).loss, expected)
-
-
-@pytest.mark.parametrize("integrator", [sj.leapfrog, sj.symplectic_euler])
-def test_a_control_trains_the_input_matrix(integrator):
-    """One step of the textbook, ``p ← p + h(−q + Bu)`` before (Euler) or around the drift (leapfrog)."""
-    a, b = states()
-    u = torch.randn(10, 3, dtype=torch.float64)
-    matrix = nn.Parameter(torch.randn(D, 3, dtype=torch.float64))
-    system = sj.ControlledHamiltonian(sj.QuadraticHamiltonian(D), matrix)
-    phi = sj.HamiltonianPredictor(system, dt=0.1, steps=1, integrator=integrator)
-    objective = HamJEPAObjective(phi, match="qp", energy_weight=0.5)
-    (got,) = torch.autograd.grad(objective(torch.stack((a, b)), u).loss, matrix)
-
-    def step(z, h):
-        q, p = z.chunk(2, -1)
-        force = lambda q: u @ matrix.T - q  # noqa: E731
-        if integrator is sj.leapfrog:
-            p = p + 0.5 * h * force(q)
-            q = q + h * p
-            return torch.cat((q, p + 0.5 * h * force(q)), -1)
-        if h > 0:
-            p = p + h * force(q)
-            return torch.cat((q + h * p, p), -1)
-        q = q + h * p  # the inverse of the step above
-        return torch.cat((q, p + h * force(q)), -1)
-
-    def energy(z):
-        q = z[..., :D]
-        return 0.5 * z.square().sum(-1) - (q * (u @ matrix.T)).sum(-1)
-
-    def loss(z, target, h):
-        end = step(z, h)
-        return (end - target).square().mean() + 0.5 * (energy(end) - energy(z).detach()).square().mean()
-
-    (expected,) = torch.autograd.grad(0.5 * (loss(a, b, 0.1) + loss(b, a, -0.1)), matrix)
-    assert expected.abs().min() > 0
-    torch.testing.assert_close(got, expected)
-    torch.testing.assert_close(objective.prediction_loss(a, b, control=u), 0.5 * (loss(a, b, 0.1) + loss(b, a, -0.1)))
-
-
-def test_a_missing_or_useless_control_is_refused():
-    z, u = states(), torch.randn(10, 3, dtype=torch.float64)
-    system = sj.ControlledHamiltonian(sj.QuadraticHamiltonian(D), torch.randn(D, 3, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"control must be given .* input matrix get no gradient"):
-        HamJEPAObjective(sj.HamiltonianPredictor(system))(z)
-    for objective in (
-        HamJEPAObjective(predictor()),
-        HamJEPAObjective(sj.ResidualMLPPredictor(D)),
-        sj.sigreg_baseline(),
-    ):
-        with pytest.raises(TypeError, match="control (needs a Controlled|must be None)"):
-            objective(z, u)
-
-
-def test_an_objective_of_ones_own_prediction_loss_and_regularizer():
-    class Distance(PredictionLoss):
-        views = 2
-
-        def reduction(self, parts, control):
-            return mean_over_samples(self.scale * (parts["z"][0] - parts["z"][1]).square().mean(-1))
-
-    class Kurtosis(nn.Module):
-        def forward(self, x):
-            return (x.pow(4).mean() - 3).square()
-
-    z, prediction = states(), Distance()
-    prediction.scale = 3.0
-    objective = Objective(prediction, {"kurtosis": Penalty(Kurtosis(), on="p", weight=0.5)}, prediction_weight=0.25)
-    loss, terms = objective(z)
-    torch.testing.assert_close(terms["prediction"], 3 * (z[0] - z[1]).square().mean())
-    torch.testing.assert_close(terms["kurtosis"], (z[..., D:].pow(4).mean() - 3).square())
-    torch.testing.assert_close(loss, 0.25 * terms["prediction"] + 0.5 * terms["kurtosis"], check_dtype=False)
-    with pytest.raises(ValueError, match=r"\(V >= 2, B, D\)"):
-        objective(z[:1])
-    with pytest.raises(TypeError, match="prediction must be a PredictionLoss, got Linear"):
-        Objective(nn.Linear(2, 2))
-
-
-def test_settings_of_the_prediction_are_read_and_set_on_the_objective():
-    z, objective = states(), sj.hamjepa_cifar100(predictor())
-    other = sj.ResidualMLPPredictor(D).double()
-    objective.predictor, objective.match, objective.p_weight = other, "qp", 0.0
-    assert objective.prediction.predictor is other
-    assert sum(m is other for m in objective.modules()) == 1
-    torch.testing.assert_close(
-        objective(z).terms["prediction"], HamJEPAObjective(other, match="qp").prediction_loss(*z)
-    )
-
-
-def test_the_residual_scale_reaches_the_energy_wherever_it_is():
-    z, inner = states(), sj.SeparableHamiltonian(D, hidden_dim=8, residual_scale=0.5).double()
-    system = sj.ControlledHamiltonian(inner, torch.ones(D, 1, dtype=torch.float64))
-    for hamiltonian in (inner, system):
-        objective = HamJEPAObjective(sj.HamiltonianPredictor(hamiltonian))
-        objective.set_residual_scale(0.25)
-        assert inner.residual_scale == 0.25
-        objective.set_residual_scale(0.5)
-    for objective in (HamJEPAObjective(sj.ResidualMLPPredictor(D).double()), sj.LeJEPAObjective()):
-        before = objective(z).loss
-        objective.set_residual_scale(0.25)  # there is nothing to scale
-        assert torch.equal(objective(z).loss, before)
-    with pytest.raises(ValueError, match="scale must be a finite number"):
-        objective.set_residual_scale(float("nan"))
-
-
-def test_weights_from_before_the_prediction_was_a_module_still_load():
-    first, second = sj.hamjepa_cifar100(predictor()), sj.hamjepa_cifar100(predictor())
-    model, other = nn.ModuleDict({"objective": first}), nn.ModuleDict({"objective": second})
-    old = {key.replace("prediction.predictor", "predictor"): x for key, x in model.state_dict().items()}
-    assert old.keys() != model.state_dict().keys()
-    other.load_state_dict(old)
-    weights = zip(first.parameters(), second.parameters(), strict=True)
-    assert all(torch.equal(ours, theirs) for ours, theirs in weights)
-
-
-def test_a_penalty_that_is_no_scalar_is_refused():
-    objective = HamJEPAObjective(predictor(), penalties={"bad": Penalty(lambda x: x.square().mean(0))})
-    with pytest.raises(ValueError, match=r"must be a scalar tensor, got shape \(8,\)"):
-        objective(states())
-
-
-@pytest.mark.parametrize("sync", [True, False])
-def test_an_objective_leaves_its_regularizers_alone(sync):
-    regularizer = EnergyBudget()
-    phi = predictor()
-    objectives = [preset(phi, sync=sync) for preset in (sj.hamjepa_cifar100, sj.hamjepa_imagenet100)]
-    objectives += [
-        sj.sigreg_baseline(sync=sync),
-        HamJEPAObjective(phi, penalties={"a": Penalty(regularizer)}, sync=sync),
-    ]
-    for objective in objectives:
-        assert objective.sync == sync
-        assert all(penalty.regularizer.sync for penalty in objective.penalties.values())
-    with pytest.raises(AttributeError):
-        regularizer.sync = False
-    for bad in ("default", 0):
-        with pytest.raises(TypeError, match="process_group must be a ProcessGroup"):
-            EnergyBudget(process_group=bad)
