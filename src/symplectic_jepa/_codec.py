@@ -44,7 +44,7 @@ class Writer:
         for key, x in self.tensors.items():
             if not isinstance(x, Tensor):
                 raise TypeError(f"the state must hold tensors to be saved, got {type(x).__name__} at {key}")
-        self._seen: dict[int, tuple[str, Any]] = {}  # the values too, lest another one get the id of one that is gone
+        self._seen: dict[int, tuple[str, Any]] = {}  # values too: otherwise a new object could reuse a freed id
 
     def encode(self, value: Any, path: str = "") -> Any:  # noqa: PLR0911
         """``value`` as JSON; ``path``: the names of the arguments that lead to it, with dots."""

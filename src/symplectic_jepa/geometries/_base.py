@@ -18,4 +18,4 @@ class Geometry(Pretrained, nn.Module, ABC):
 
     @abstractmethod
     def eigenvalues(self) -> Tensor:
-        """Every eigenvalue of ``H``; one that all channels and both halves share stands there once."""
+        """Every eigenvalue of ``H``; one that all channels and both halves share is listed once."""

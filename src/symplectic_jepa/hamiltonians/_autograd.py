@@ -52,7 +52,7 @@ def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) 
                 f"{name}({', '.join(states)}) must depend on {' or '.join(states)} through autograd; "
                 "it returned a constant"
             )
-        # Without this question a rollout of a fixed energy would keep the graph of every step.
+        # Otherwise a rollout of a fixed energy would keep the graph of every step.
         differentiable = training and (
             any(x.requires_grad for x in states.values()) or unknown_leaf(value, leaves) is not None
         )
@@ -60,7 +60,7 @@ def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) 
 
 
 def unknown_leaf(value: Tensor, known: Sequence[Tensor]) -> Tensor | None:
-    """A leaf that ``value`` depends on through autograd and that is none of ``known``: a weight, say."""
+    """A leaf that ``value`` depends on through autograd and that is not in ``known``, such as a weight."""
     leaves = {id(x) for x in known}
     todo, seen = [value.grad_fn], set()
     while todo:

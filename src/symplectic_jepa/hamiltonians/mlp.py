@@ -37,7 +37,7 @@ _ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tens
 
 
 class MLPHamiltonian(Hamiltonian, ExactBuffers):
-    r"""An energy with a learned term ``s · f(x)``; subclasses say what ``x`` is and what stands beside the term.
+    r"""An energy with a learned term ``s · f(x)``; subclasses define ``x`` and add the other terms.
 
     With layers ``a_l = W_l h_{l−1} + b_l``, ``h_l = φ(a_l)``, ``h_0 = x`` and ``f = w · h_depth``, the gradient is
     ``∇f(x) = W_1ᵀ(φ'(a_1) ⊙ W_2ᵀ(φ'(a_2) ⊙ … w))``: one forward and one transposed pass over the same weights. No

@@ -62,7 +62,7 @@ def reversible_roll_out(
 
 @contextmanager
 def _filled(slots: Sequence[_Slot], tensors: dict[int, Tensor]) -> Iterator[None]:
-    """Every slot holds what stands for its tensor, even where another one has been put there since."""
+    """Fill every slot with the stand-in for its tensor, even if another tensor has been put there since."""
     before = [slot.values.get(slot.name) for slot in slots]
     try:
         for slot in slots:

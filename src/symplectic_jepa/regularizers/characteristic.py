@@ -31,7 +31,7 @@ def characteristic_sums(y: Tensor, spacing: float, knots: int) -> tuple[Tensor, 
 
     Raises:
         TypeError: if ``y`` is neither float32 nor float64.
-        ValueError: if ``y`` has fewer than two dimensions or none of some, or ``knots < 1``.
+        ValueError: if ``y`` has fewer than two dimensions or an empty one, or ``knots < 1``.
     """
     _checks.positive_int("knots", knots)
     if _checks.samples("y", y).dtype not in (torch.float32, torch.float64):

@@ -28,7 +28,7 @@ def sums_kernel(  # noqa: PLR0917
     """One tile's share of the sums, into ``partial``, ``(G, blocks, 2, T, M)``."""
     _, columns, offsets, inside = _tile(n, m, blocks, ROWS, COLUMNS)
     theta = tl.load(y + offsets, mask=inside, other=0.0) * SPACING
-    # A row beyond the last adds nothing: there cos is 0 in place of 1, and stays so under the rotation.
+    # A row beyond the last adds nothing: there cos is 0 instead of 1, and stays so under the rotation.
     c = inside.to(theta.dtype)
     s = tl.zeros_like(theta)
     c1, s1 = tl.cos(theta) * c, tl.sin(theta)

@@ -1,4 +1,4 @@
-"""The coding rate: the bits, in nats, that it takes to tell the batch's features apart."""
+"""The coding rate: the nats needed to encode the features of a batch up to a given distortion."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class CodingRate(BatchRegularizer):
         sync: see `BatchRegularizer`.
         process_group: see `BatchRegularizer`.
 
-    On one rank the smaller of ``ZᵀZ`` and ``ZZᵀ`` is used, over several ranks ``ZᵀZ``; in float64, since the ``I``
-    drowns in float32 beside the one large eigenvalue of collapsed features.
+    On one rank the smaller of ``ZᵀZ`` and ``ZZᵀ`` is used, over several ranks ``ZᵀZ``; in float64, because in float32
+    the ``I`` is lost next to the one large eigenvalue of collapsed features.
 
     Raises:
         ValueError: if ``eps`` is not positive.

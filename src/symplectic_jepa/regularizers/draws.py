@@ -71,7 +71,7 @@ class Schedule(nn.Module):
     """Hands out random matrices that depend on the seed and a step counter only.
 
     One call is one step. The matrix stays the same for ``every`` steps, is the same on every rank (on devices of one
-    kind), and goes on after a resume: the counter is in ``state_dict``. In eval mode the counter stands still.
+    kind), and continues after a resume: the counter is in ``state_dict``. In eval mode the counter does not advance.
 
     A compiled graph holds one opaque operation that draws and counts as eager code does. A CUDA graph cannot; for one,
     `hold` keeps the matrix in one place, and `advance` before each replay does what a call would have done.

@@ -1,4 +1,4 @@
-"""Scale in fixed units."""
+"""A target for the mean square of the features."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class QuadraticLift(NamedTuple):
 
 
 def quadratic_lift(H: Array, budget: float | Array) -> QuadraticLift:
-    r"""Gibbs law ``∝ exp(−β(½qᵀHq + ½‖p‖²))`` at ``β = d/c`` [paper, proposition 3.6].
+    r"""Gibbs distribution ``∝ exp(−β(½qᵀHq + ½‖p‖²))`` at ``β = d/c`` [paper, proposition 3.6].
 
     ``q ~ N(0, (c/d) H⁻¹)`` is the `maximum_entropy_distribution`; ``p ~ N(0, (c/d) I)`` is independent of it. Position
     and momentum carry the energy ``c/2`` each.
