@@ -23,7 +23,7 @@ _SAFETENSORS = "safetensors.torch", 'weights need safetensors: pip install "symp
 def write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write both files, the settings last, so that a folder always holds the old or the new module, whole.
 
-    The name of the weights follows from their SHA-256, which is in the settings: no others can be taken for them.
+    The file name of the weights contains their SHA-256, which is also in the settings, so the two cannot be mixed up.
     """
     # Neither memory that is shared nor strides can be written.
     content = {k: x.detach().cpu().contiguous().clone() for k, x in tensors.items()}

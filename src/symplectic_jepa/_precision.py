@@ -1,4 +1,4 @@
-"""Float32 or better, whatever autocast asks for, and constants that no change of dtype rounds."""
+"""Float32 or better regardless of autocast, and constants that no change of dtype rounds."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _c10d: Any = getattr(dist, "distributed_c10d", None)  # absent where PyTorch is 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes whose samples form one batch. Every collective and every question about ranks goes through this.
+    """The processes whose samples form one batch. Every collective and every rank query goes through this class.
 
     A group is kept by its name, so that a module that holds one can be copied, and compiled.
 

@@ -20,8 +20,8 @@ class Pretrained:
     """Mixin of the public modules: ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
 
     Every constructor argument is an attribute or property of the same name, which `config` reads. Modules of this
-    library are written recursively, integrators by name, shared parts once. What cannot be written, a backbone or a
-    potential of your own, is asked for when loading. A subclass of your own loads itself: ``Mine.from_pretrained(…)``.
+    library are written recursively, integrators by name, shared parts once. Parts that cannot be written, such as your
+    own backbone or potential, must be passed again when loading. Load your own subclass with ``Mine.from_pretrained(…)``.
 
     Examples:
         >>> import tempfile, torch
@@ -54,7 +54,7 @@ class Pretrained:
         """The settings that differ from their defaults, for ``print``."""
         try:
             config = type(self).config(self)
-        except TypeError:  # a subclass that cannot be saved can be printed all the same
+        except TypeError:  # a subclass that cannot be saved can still be printed
             return ""
         parameters = _codec.parameters(type(self))
         shown = {k: x for k, x in config.items() if isinstance(x, (*_codec.PLAIN, tuple))}

@@ -146,5 +146,5 @@ def test_held_draws_refuse_what_they_do_not_hold(states):
     with pytest.raises(RuntimeError, match="call hold"):
         sj.advance_draws(floor)
     floor(states)
-    with pytest.raises(ValueError, match=r"hands out one matrix, \(16, 16\) torch.float32"):
+    with pytest.raises(ValueError, match=r"returns one matrix, \(16, 16\) torch.float32"):
         floor(states[..., :D])

@@ -10,7 +10,7 @@ from symplectic_jepa.pretrained import Pretrained
 
 
 class Geometry(Pretrained, nn.Module, ABC):
-    """``H`` on vectors ``(..., D)``; `HamSIGReg` asks for nothing else, so a user's own is two methods."""
+    """``H`` on vectors ``(..., D)``; `HamSIGReg` needs nothing else, so your own geometry is two methods."""
 
     @abstractmethod
     def sqrt_apply(self, z: Tensor) -> Tensor:

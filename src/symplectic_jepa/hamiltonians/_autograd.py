@@ -23,7 +23,7 @@ def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) 
     """The partial derivatives of ``energy(*states)``, a ``(...)`` of states ``(..., d)``, one per state.
 
     In training they carry a graph of their own (second derivatives), if a state or anything else that the energy reads
-    requires a gradient; under ``no_grad`` and ``inference_mode`` they are computed all the same, without one; in a full
+    requires a gradient; under ``no_grad`` and ``inference_mode`` they are still computed, without a graph; in a full
     graph of ``torch.compile`` they come from ``torch.func.grad``.
 
     Args:

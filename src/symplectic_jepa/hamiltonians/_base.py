@@ -15,7 +15,7 @@ class Hamiltonian(Pretrained, nn.Module, ABC):
     """An energy ``H(q, p)``; subclasses implement ``forward``, and `gradient` where they know it in closed form.
 
     Only the subclass `AbstractSeparable` may be given to the explicit integrators; any other one is integrated by
-    `implicit_midpoint` [paper, equations 24 and 25]. A Hamiltonian of your own is its energy::
+    `implicit_midpoint` [paper, equations 24 and 25]. To write your own, define its energy::
 
         class MagneticField(Hamiltonian):
             def forward(self, q, p):
@@ -46,7 +46,7 @@ class AbstractSeparable(Hamiltonian):
     r"""``H(q, p) = T(p) + V(q)``, by default with ``T(p) = ½‖p‖²`` [paper, eq. 26].
 
     The kinetic metric is fixed by default: a learnable one would let the encoder's scale constraints be met by
-    rescaling it. To write a Hamiltonian of your own, subclass this and implement `potential` and `force`::
+    rescaling it. To write your own Hamiltonian, subclass this and implement `potential` and `force`::
 
         class Pendulum(AbstractSeparable):
             def potential(self, q):

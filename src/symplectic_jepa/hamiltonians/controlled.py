@@ -15,7 +15,7 @@ class ControlledHamiltonian(AbstractSeparable, ExactBuffers):
     r"""``q̇ = ∇T(p),  ṗ = −(∇V(q) − B(q)u)`` with a control input ``u ∈ R^m`` [Symplectic ODE-Net, arXiv:1909.12077].
 
     `with_control` binds one ``u`` (held over the call, as over one frame of an environment) and returns a separable
-    Hamiltonian that every integrator takes; ``HamiltonianPredictor.forward(z, control=u)`` does so by itself. With no
+    Hamiltonian that every integrator takes; ``HamiltonianPredictor.forward(z, control=u)`` does this for you. With no
     control bound this is the free system, ``u = 0``.
 
     For a fixed ``u`` and a constant ``B`` the map is symplectic: the force has the potential ``V(q) − qᵀBu``. For a

@@ -22,9 +22,9 @@ class Splitting(Integrator):
 
         kick k:  ``p ← p + k h F(q)``,  ``F = −∇V``;      drift d:  ``q ← q + d h v(p)``,  ``v = ∇T``.
 
-    Each is a shear, hence exactly symplectic and inverted by ``−h``, and so is their composition, whatever the
+    Each is a shear, so it is exactly symplectic and inverted by ``−h``; so is their composition, whatever the
     coefficients; these decide the order only. Neighbours of one kind, within a step or between two, are merged and
-    zeros left out, so the force is evaluated once per kick that remains.
+    zeros dropped, so the force is evaluated once per kick that remains.
 
     Where the table is not a palindrome (`symmetric` is False), a negative ``dt`` runs it backwards, so that it still
     inverts a positive one exactly; the order of the updates then follows from the sign, and ``dt`` must be a float.

@@ -70,7 +70,7 @@ class Predictor(Pretrained, nn.Module, ABC):
     def each_direction(
         self, q: Tensor, p: Tensor, *, direction: Direction, control: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """`flow` of every index of the first dimension by itself, each in its own direction.
+        """Call `flow` once for every index of the first dimension, each in its own direction.
 
         Raises:
             ValueError: if ``direction`` is not a sequence of 1 and −1, one for every index.

@@ -19,7 +19,7 @@ class HamiltonianPredictor(SteppedPredictor):
     r"""``ẑ = Φ_{±h}^S(z)`` by a symplectic integrator of a Hamiltonian [paper, eq. 28 and 29].
 
     ``predictor(predictor(z), direction=-1)`` returns ``z`` to rounding (with `implicit_midpoint`, to its solver's
-    error). The dynamics run in float32 or better under any autocast, float64 stays float64, whatever the integrator.
+    error). The dynamics run in float32 or better under any autocast, and float64 stays float64, with every integrator.
 
     ``predictor(z, control=u)`` integrates a `ControlledHamiltonian` under the input ``u``, ``(..., m)``, held over all
     steps; without one the system runs free.
@@ -28,7 +28,7 @@ class HamiltonianPredictor(SteppedPredictor):
         hamiltonian: the energy; the default integrator needs a separable one.
         dt: step size ``h > 0``.
         steps: number of steps ``S``.
-        integrator: `leapfrog` or another `Integrator`; that class describes how to write a function of your own.
+        integrator: `leapfrog` or another `Integrator`; that class describes how to write your own.
         learn_dt: see `SteppedPredictor`.
         gradient: ``"stored"``, or ``"reversible"`` for memory that does not grow with ``steps``; see `Splitting`.
 

@@ -91,7 +91,7 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
 
         Args:
             x: samples.
-            given: what a subclass's `reduction` takes besides, such as the ``directions`` of `SIGReg`.
+            given: further arguments of a subclass's `reduction`, such as the ``directions`` of `SIGReg`.
 
         Raises:
             TypeError: if ``x`` is not floating.

@@ -103,7 +103,7 @@ class Schedule(nn.Module):
         if self._matrix is not None and self.held:
             if self._matrix.shape != (dim, k) or self._matrix.dtype != dtype or self._matrix.device != device:
                 raise ValueError(
-                    f"a held schedule hands out one matrix, {tuple(self._matrix.shape)} {self._matrix.dtype} on "
+                    f"a held schedule returns one matrix, {tuple(self._matrix.shape)} {self._matrix.dtype} on "
                     f"{self._matrix.device}; asked for {(dim, k)} {dtype} on {device}"
                 )
             return self._matrix

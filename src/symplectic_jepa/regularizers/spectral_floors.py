@@ -28,7 +28,7 @@ class SpectralFloors(BatchRegularizer):
     r"""Log-det floor, participation-ratio floor and top-eigenvalue ceiling of ONE projected covariance ``C``.
 
     ``relu(ℓ_min − (1/k) log det C)² + relu(r_min − PR(C)/k)² + relu(λ_max/tr(C) − a_max)²`` with
-    ``k = min(proj_dim, D, N − 1)`` [paper, eqs. 34–38 and appendix F.8]; a hinge set to ``None`` is left out. Why
+    ``k = min(proj_dim, D, N − 1)`` [paper, eqs. 34–38 and appendix F.8]; a hinge set to ``None`` is disabled. Why
     several: log-det alone allows one spike (lemma A.10), the participation ratio alone fixes no scale (A.11), together
     with an energy budget they bound the condition number (A.15).
 
