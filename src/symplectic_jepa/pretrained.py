@@ -21,7 +21,8 @@ class Pretrained:
 
     Every constructor argument is an attribute or property of the same name, which `config` reads. Modules of this
     library are written recursively, integrators by name, shared parts once. Parts that cannot be written, such as your
-    own backbone or potential, must be passed again when loading. Load your own subclass with ``Mine.from_pretrained(…)``.
+    own backbone or potential, must be passed again when loading. A subclass of yours is loaded by
+    ``Mine.from_pretrained(…)``.
 
     Examples:
         >>> import tempfile, torch
