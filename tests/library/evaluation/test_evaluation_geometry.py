@@ -9,18 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symplectic_jepa.evaluation import alignment, effective_rank, feature_norms, pair_cosines, spectrum, uniformity
-
-
-def features(n, dim, seed=0, dtype=torch.float64):
-    """Anisotropic and off-centre."""
-    g = torch.Generator().manual_seed(seed)
-    scale = torch.linspace(0.2, 2.0, dim, dtype=torch.float64)
-    return (torch.randn(n, dim, generator=g, dtype=torch.float64) * scale + 1.5).to(dtype)
+from tests.helpers.samples import samples
 
 
 @pytest.mark.parametrize(("n", "dim"), [(300, 20), (40, 40), (41, 40), (25, 60), (2, 5), (9, 1)])
 def test_spectrum_equals_numpy_on_both_branches(n, dim):
-    x = features(n, dim)
+    x = samples(n, dim)
     expected = np.linalg.eigvalsh(np.cov(x.numpy(), rowvar=False).reshape(dim, dim))[::-1]
     found = spectrum(x).eigenvalues
     assert found.shape == (dim,)
@@ -28,7 +22,7 @@ def test_spectrum_equals_numpy_on_both_branches(n, dim):
 
 
 def test_rank_proxies_are_over_the_retained_eigenvalues():
-    x = features(400, 30)
+    x = samples(400, 30)
     full = np.linalg.eigvalsh(np.cov(x.numpy(), rowvar=False))[::-1]
     for top in (1, 7, 30, 256):
         kept = full[:top]
@@ -40,7 +34,7 @@ def test_rank_proxies_are_over_the_retained_eigenvalues():
 
 
 def test_spectrum_reads_a_random_subset_given_by_the_seed():
-    x = features(500, 6)
+    x = samples(500, 6)
     first, again, other = (spectrum(x, samples=50, seed=seed).eigenvalues for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
@@ -53,7 +47,7 @@ def test_spectrum_reads_a_random_subset_given_by_the_seed():
 
 
 def test_spectrum_is_computed_in_float64_for_any_input():
-    x = features(200, 8, dtype=torch.bfloat16) + 100.0  # a mean that float16 sums could not hold
+    x = samples(200, 8).bfloat16() + 100.0  # a mean that float16 sums could not hold
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
         found = spectrum(x).eigenvalues
     expected = np.linalg.eigvalsh(np.cov(x.double().numpy(), rowvar=False))[::-1]
@@ -85,7 +79,7 @@ def test_effective_rank_is_bounded_and_scale_free(values, scale):
 
 
 def test_pair_cosines_are_those_of_different_rows_uncentred():
-    x = features(4, 3)
+    x = samples(4, 3)
     u = x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True)
     possible = np.sort((u @ u.T)[np.triu_indices(4, 1)])
     found = pair_cosines(x, pairs=3000).numpy()
@@ -100,14 +94,14 @@ def test_pair_cosines_are_those_of_different_rows_uncentred():
 
 
 def test_feature_norms():
-    x = features(2 * 15, 4).reshape(2, 15, 4)
+    x = samples(2 * 15, 4).reshape(2, 15, 4)
     np.testing.assert_allclose(feature_norms(x).numpy(), np.linalg.norm(x.numpy(), axis=-1))
     large = feature_norms(torch.full((3, 100), 60000.0, dtype=torch.float16))  # overflows in float16
     torch.testing.assert_close(large, torch.full((3,), 600000.0), rtol=1e-3, atol=0.0)
 
 
 def test_alignment_equals_the_formula():
-    a, b = features(60, 7, seed=1), features(60, 7, seed=2)
+    a, b = samples(60, 7, seed=1), samples(60, 7, seed=2)
     ua, ub = (x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True) for x in (a, b))
     assert alignment(a, b).item() == pytest.approx(np.mean(np.sum((ua - ub) ** 2, axis=1)))
     assert alignment(a, 5.0 * a).item() == pytest.approx(0.0, abs=1e-12)
@@ -117,7 +111,7 @@ def test_alignment_equals_the_formula():
 @pytest.mark.parametrize("t", [0.5, 2.0])
 @pytest.mark.parametrize("n", [2, 33, 1024, 1025, 2100])
 def test_uniformity_equals_the_formula_across_chunks(n, t):
-    x = features(n, 5)
+    x = samples(n, 5)
     u = x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True)
     i, j = np.triu_indices(n, 1)
     expected = np.log(np.mean(np.exp(-t * np.sum((u[i] - u[j]) ** 2, axis=1))))
