@@ -11,12 +11,12 @@ from tests.helpers.paths import ROOT
 from tests.helpers.runs import TINY, logged, tiny, train, train_until
 
 
-def torchrun(processes, *overrides):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+def torchrun(*overrides, target=("-m", "examples.train")):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *target]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
     return subprocess.run(
-        [*command, "-m", "examples.train", "textures", *TINY, *overrides],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
-        timeout=300,
+        [*command, "textures", *TINY, *overrides],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
 
 
@@ -24,7 +24,7 @@ def test_two_ranks_train_and_another_number_of_ranks_goes_on(tmp_path, monkeypat
     """The first epoch on one process, the second on two: same batches, same schedule, one log."""
     out = tmp_path / "run"
     train_until(tiny(out), 4, monkeypatch)
-    result = torchrun(2, f"train.out={out}", "train.resume=true")
+    result = torchrun(f"train.out={out}", "train.resume=true")
     assert result.returncode == 0, result.stderr[-3000:]
     lines = logged(out)
     assert [line["step"] for line in lines] == list(range(6))
@@ -57,15 +57,10 @@ def test_a_rank_that_dies_ends_the_job_and_leaves_a_usable_checkpoint(tmp_path):
     script = tmp_path / "dying.py"
     script.write_text(DYING)
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    result = subprocess.run(
-        [*command, "textures", *TINY, f"train.out={out}"],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}/src:{ROOT}"},
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+    result = torchrun(f"train.out={out}", target=[str(script)])
     assert result.returncode != 0
     assert "exitcode  : 7" in result.stderr
     assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 3
-    resumed = torchrun(2, f"train.out={out}", "train.resume=true")
+    resumed = torchrun(f"train.out={out}", "train.resume=true")
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 6

@@ -33,6 +33,13 @@ def agree(function, y, knots, dtype):
         assert (got.double() - want).abs().max() <= TOLERANCE[dtype] * want.abs().max()
 
 
+def compiles_whole(function, y, knots=5, **options):
+    """In one graph, with the same sums and gradient."""
+    compiled = torch.compile(function, fullgraph=True, **options)
+    expected = value_and_gradient(function, y, SPACING, knots)
+    torch.testing.assert_close(value_and_gradient(compiled, y, SPACING, knots), expected)
+
+
 cases = [
     pytest.mark.parametrize("dtype", TOLERANCE, ids=str),
     pytest.mark.parametrize("knots", KNOTS),

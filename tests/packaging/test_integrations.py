@@ -68,36 +68,11 @@ def test_lightning_trains_as_the_plain_loop_does(recipe):
         assert ours.keys() == theirs.keys()
         for key in ours:
             torch.testing.assert_close(theirs[key], ours[key], rtol=1e-5, atol=1e-7)
+    assert all(p.grad.any() for p in plain["encoder"].parameters())
     assert ours["prediction.predictor.hamiltonian.residual_scale"].item() == pytest.approx(0.02 * 4 / 8)
     torch.testing.assert_close(trainer.callback_metrics["loss"], plain["loss"].detach(), rtol=1e-5, atol=0)
     for name, term in plain["terms"].items():
         torch.testing.assert_close(trainer.callback_metrics[name], term, rtol=1e-5, atol=1e-7)
-
-
-def test_one_step_of_lightning_has_the_gradients_of_the_formula(recipe, tmp_path):
-    from lightning import Callback, Trainer
-
-    class Keep(Callback):
-        def on_before_optimizer_step(self, trainer, module, optimizer):
-            self.gradients = {name: p.grad.clone() for name, p in module.named_parameters()}
-
-    module = recipe("Lightning")["HamJEPA"]().double()
-    reference = copy.deepcopy(module)
-    reference.objective.set_residual_scale(0.02 / 8)
-    views = torch.rand(2, 6, 3, 32, 32, dtype=torch.float64)
-    loss, _ = reference.objective(reference.encoder(views.flatten(0, 1)).unflatten(0, (2, 6)))
-    loss.backward()
-
-    keep = Keep()
-    trainer = Trainer(
-        max_steps=1, accelerator="cpu", callbacks=[keep], default_root_dir=tmp_path, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(module, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*views), batch_size=6))
-    torch.testing.assert_close(trainer.callback_metrics["loss"].double(), loss.detach(), rtol=1e-6, atol=0)
-    for name, p in reference.named_parameters():
-        torch.testing.assert_close(keep.gradients[name], p.grad, rtol=1e-9, atol=1e-12)
-        assert p.grad.any(), name
 
 
 def test_lightly_puts_view_v_of_image_b_there(recipe):

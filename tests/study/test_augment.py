@@ -8,7 +8,6 @@ import torch
 import torchvision.transforms.v2.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 
 from examples.images import augment as A
@@ -23,11 +22,11 @@ seeds = st.integers(0, 2**31 - 1)
 few = settings(max_examples=20, deadline=None)
 
 
-def rng(seed: int) -> torch.Generator:
+def rng(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(seed: int, count: int = 6, height: int = 32, width: int = 32) -> Tensor:
+def pictures(seed, count=6, height=32, width=32):
     """Noise, smooth ramps, and what trips colour code: greys, blacks, whites, pure and tied channels."""
     x = torch.rand(count, 3, height, width, generator=rng(seed))
     x[1::3] = x[1::3, :, :1, :1] * torch.linspace(0, 1, width)
@@ -36,15 +35,15 @@ def pictures(seed: int, count: int = 6, height: int = 32, width: int = 32) -> Te
     return x
 
 
-def uniform(seed: int, low: float, high: float, *shape: int) -> Tensor:
+def uniform(seed, low, high, *shape):
     return low + (high - low) * torch.rand(*shape, generator=rng(seed + 1))
 
 
-def bytes_like(seed: int, count: int, size: int = 32) -> Tensor:
+def bytes_like(seed, count, size=32):
     return torch.randint(0, 256, (count, 3, size, size), generator=rng(seed), dtype=torch.uint8)
 
 
-def each(images: Tensor, op, *parameters: Tensor) -> Tensor:
+def each(images, op, *parameters):
     return torch.stack([op(x, *(p[i].item() for p in parameters)) for i, x in enumerate(images)])
 
 
@@ -53,14 +52,14 @@ def each(images: Tensor, op, *parameters: Tensor) -> Tensor:
 
 @few
 @given(seed=seeds, height=st.integers(5, 40), width=st.integers(5, 40), size=st.integers(1, 48))
-def test_resized_crop_equals_torchvision_up_and_down(seed: int, height: int, width: int, size: int) -> None:
+def test_resized_crop_equals_torchvision_up_and_down(seed, height, width, size):
     images = pictures(seed, 6, height, width)
     h, w = uniform(seed, 1, height + 1, 6).floor(), uniform(seed + 1, 1, width + 1, 6).floor()
     top = (uniform(seed + 2, 0, 1, 6) * (height - h + 1)).floor()
     left = (uniform(seed + 3, 0, 1, 6) * (width - w + 1)).floor()
     flip = uniform(seed + 4, 0, 1, 6) < 0.5
 
-    def single(x: Tensor, flip: bool, *box: float) -> Tensor:
+    def single(x, flip, *box):
         x = F.resized_crop(x, *map(int, box), [size, size], antialias=True)
         return F.horizontal_flip(x) if flip else x
 
@@ -80,7 +79,7 @@ def test_resized_crop_equals_torchvision_up_and_down(seed: int, height: int, wid
         (A.solarize, F.solarize, 0, 1),
     ],
 )
-def test_colour_op_equals_torchvision(ours, theirs, low: float, high: float, seed: int) -> None:
+def test_colour_op_equals_torchvision(ours, theirs, low, high, seed):
     images, parameter = pictures(seed), uniform(seed, low, high, 6)
     if ours is A.solarize:  # quarters meet the pixels exactly, where >= and > differ
         images, parameter = (images * 4).round() / 4, (parameter * 4).round() / 4
@@ -89,7 +88,7 @@ def test_colour_op_equals_torchvision(ours, theirs, low: float, high: float, see
 
 @few
 @given(seed=seeds)
-def test_grayscale_equals_torchvision_and_leaves_the_others_alone(seed: int) -> None:
+def test_grayscale_equals_torchvision_and_leaves_the_others_alone(seed):
     images, apply = pictures(seed), torch.tensor([True, False] * 3)
     grey = F.rgb_to_grayscale(images, num_output_channels=3)
     result = A.to_grayscale(images, apply)
@@ -99,13 +98,13 @@ def test_grayscale_equals_torchvision_and_leaves_the_others_alone(seed: int) -> 
 
 @few
 @given(seed=seeds, height=st.integers(12, 40), width=st.integers(12, 40), kernel=st.sampled_from([1, 3, 23]))
-def test_gaussian_blur_equals_torchvision(seed: int, height: int, width: int, kernel: int) -> None:
+def test_gaussian_blur_equals_torchvision(seed, height, width, kernel):
     images, sigma = pictures(seed, 6, height, width), uniform(seed, 0.1, 2, 6)
     expected = each(images, lambda x, s: F.gaussian_blur(x, [kernel, kernel], [s, s]), sigma)
     torch.testing.assert_close(A.gaussian_blur(images, sigma, kernel), expected, **TOLERANCE)
 
 
-def test_jitter_equals_torchvision_in_all_24_orders() -> None:
+def test_jitter_equals_torchvision_in_all_24_orders():
     images, factors = pictures(0, 24), torch.stack([*uniform(0, 0.5, 1.5, 3, 24), uniform(9, -0.1, 0.1, 24)])
     orders = [(*o[:place], 3, *o[place:]) for place in range(4) for o in permutations(range(3))]
     keys = torch.empty(4, 24)
@@ -129,7 +128,7 @@ def test_jitter_equals_torchvision_in_all_24_orders() -> None:
 
 @few
 @given(seed=seeds, height=st.integers(1, 64), width=st.integers(1, 64), low=st.floats(0.01, 1))
-def test_boxes_are_whole_pixels_inside_the_image(seed: int, height: int, width: int, low: float) -> None:
+def test_boxes_are_whole_pixels_inside_the_image(seed, height, width, low):
     noise = torch.rand(A.BOX_DRAWS, 500, generator=rng(seed))
     noise[:, :10], noise[:, 10:20] = 0, 1 - 2**-24  # what torch.rand can return at the most and the least
     box = torch.stack(A.sample_boxes(noise, height, width, (low, 1.0)))
@@ -141,7 +140,7 @@ def test_boxes_are_whole_pixels_inside_the_image(seed: int, height: int, width: 
     assert (left + w).max() <= width
 
 
-def test_boxes_have_the_distribution_of_torchvision() -> None:
+def test_boxes_have_the_distribution_of_torchvision():
     image = torch.empty(3, 64, 96)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -158,21 +157,21 @@ def test_boxes_have_the_distribution_of_torchvision() -> None:
         assert abs(a - b) < 0.02
 
 
-def test_elongated_image_falls_back_to_the_central_crop_of_torchvision() -> None:
+def test_elongated_image_falls_back_to_the_central_crop_of_torchvision():
     noise = torch.rand(A.BOX_DRAWS, 50, generator=rng(0))
     for height, width, box in ((20, 100, (0, 36, 20, 27)), (100, 20, (36, 0, 27, 20)), (32, 32, (0, 0, 32, 32))):
         boxes = torch.stack(A.sample_boxes(noise, height, width, (1.0, 1.0)), 1)
         assert torch.equal(boxes, torch.tensor(box).float().expand(50, 4))
 
 
-def rate(images: Tensor, plain: Tensor) -> float:
+def rate(images, plain):
     """The share of a batch that an augmentation has changed."""
     return ((images - plain).abs().amax((1, 2, 3)) > 1e-4).float().mean().item()
 
 
 @pytest.mark.parametrize("name", PROBABILITIES)
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
-def test_probability_is_the_share_of_the_batch(name: str, probability: float) -> None:
+def test_probability_is_the_share_of_the_batch(name, probability):
     images = bytes_like(0, 4000, 8)
     config = AugmentConfig(**{**vars(OFF), "size": 8, "blur_sigma": (1.0, 2.0), name: probability})
     share = rate(Augment(config, MEAN, STD)(images, rng(1)), A.normalize(images, MEAN, STD))
@@ -181,14 +180,14 @@ def test_probability_is_the_share_of_the_batch(name: str, probability: float) ->
 
 
 @pytest.mark.parametrize(("one", "other"), list(combinations(PROBABILITIES, 2)))
-def test_choices_are_independent_of_each_other(one: str, other: str) -> None:
+def test_choices_are_independent_of_each_other(one, other):
     images = bytes_like(0, 4000, 8)
     config = AugmentConfig(**{**vars(OFF), "size": 8, "blur_sigma": (1.0, 2.0), one: 0.5, other: 0.5})
     share = rate(Augment(config, MEAN, STD)(images, rng(2)), A.normalize(images, MEAN, STD))
     assert share == pytest.approx(0.75, abs=0.03)
 
 
-def test_jitter_factors_fill_their_ranges() -> None:
+def test_jitter_factors_fill_their_ranges():
     images = torch.full((2000, 3, 4, 4), 128, dtype=torch.uint8)  # grey: brightness alone acts
     config = AugmentConfig(**{**vars(OFF), "size": 4, "blur_kernel": 3, "jitter_prob": 1.0})
     factor = Augment(config, (0,) * 3, (1,) * 3)(images, rng(0)).mean((1, 2, 3)) / (128 / 255)
@@ -197,7 +196,7 @@ def test_jitter_factors_fill_their_ranges() -> None:
     assert factor.mean() == pytest.approx(1, abs=0.02)
 
 
-def test_equal_images_are_cropped_differently() -> None:
+def test_equal_images_are_cropped_differently():
     augment = Augment(AugmentConfig(**{**vars(OFF), "scale": (0.3, 1.0)}), MEAN, STD)
     x = augment(bytes_like(0, 1).expand(64, -1, -1, -1), rng(0))
     assert rate(x, x[:1].expand_as(x)) > 0.2
@@ -206,7 +205,7 @@ def test_equal_images_are_cropped_differently() -> None:
 # --- The pipeline -------------------------------------------------------------------------------------------
 
 
-def test_same_seed_same_batch_and_the_global_generator_rests() -> None:
+def test_same_seed_same_batch_and_the_global_generator_rests():
     augment, images = Augment(AugmentConfig(), MEAN, STD), bytes_like(0, 16)
     before = torch.get_rng_state()
     assert torch.equal(augment(images, rng(5)), augment(images, rng(5)))
@@ -214,7 +213,7 @@ def test_same_seed_same_batch_and_the_global_generator_rests() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_identity_config_only_normalises() -> None:
+def test_identity_config_only_normalises():
     images = bytes_like(0, 16)
     plain = (images / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     torch.testing.assert_close(A.normalize(images, MEAN, STD), plain, atol=1e-6, rtol=1e-6)
@@ -226,21 +225,21 @@ def test_identity_config_only_normalises() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
-def test_any_batch_and_image_size(count: int) -> None:
+def test_any_batch_and_image_size(count):
     images = torch.randint(0, 256, (count, 3, 40, 56), dtype=torch.uint8)
     result = Augment(AugmentConfig(size=24, blur_kernel=23), MEAN, STD)(images, rng(0))
     assert result.shape == (count, 3, 24, 24)
     assert result.isfinite().all()
 
 
-def test_autocast_does_not_round_the_pixels() -> None:
+def test_autocast_does_not_round_the_pixels():
     augment, images = Augment(AugmentConfig(), MEAN, STD), bytes_like(0, 8)
     with torch.autocast("cpu", torch.bfloat16):
         result = augment(images, rng(0))
     assert torch.equal(result, augment(images, rng(0)))
 
 
-def test_nothing_is_read_back_to_the_host() -> None:
+def test_nothing_is_read_back_to_the_host():
     augment = Augment(AugmentConfig(), MEAN, STD)
     images, noise = bytes_like(0, 8), torch.rand(A.DRAWS, 8)
     # A meta tensor has no values: any .item(), boolean index or copy from another device raises.
@@ -249,7 +248,7 @@ def test_nothing_is_read_back_to_the_host() -> None:
     torch.testing.assert_close(compiled(images, noise), augment.apply(images, noise))
 
 
-def test_invalid_input_is_refused() -> None:
+def test_invalid_input_is_refused():
     for mean, std in ((MEAN[:2], STD), (MEAN, (1.0, 0.0, 1.0))):
         with pytest.raises(ValueError, match="mean and std must be three numbers"):
             Augment(AugmentConfig(), mean, std)

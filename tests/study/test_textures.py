@@ -1,20 +1,17 @@
 """The embedded textures: reproducible, balanced, labelled by what they show, and hard for raw pixels."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from examples.images.textures import CLASS_NAMES, LUMA, ORIENTATIONS, PATTERNS, make_textures
 
 
-def luma(images: Tensor) -> Tensor:
+def luma(images):
     return (images.float() / 255 * torch.tensor(LUMA)[:, None, None]).sum(1)
 
 
-def line_angles(images: Tensor) -> Tensor:
+def line_angles(images):
     """Orientation of the lines in degrees (anticlockwise, 0 to 180), from each image's structure tensor."""
     smooth = F.avg_pool2d(luma(images)[:, None], 3, 1)[:, 0]
     right = (smooth[:, 1:-1, 2:] - smooth[:, 1:-1, :-2]) / 2
@@ -24,7 +21,7 @@ def line_angles(images: Tensor) -> Tensor:
     return (gradient + 90) % 180
 
 
-def angle_errors(images: Tensor, labels: Tensor) -> Tensor:
+def angle_errors(images, labels):
     wanted = torch.tensor(ORIENTATIONS)[labels % len(ORIENTATIONS)]
     return ((line_angles(images) - wanted + 90) % 180 - 90).abs()
 

@@ -1,7 +1,5 @@
 """Spectrum, cosines, norms, alignment and uniformity against their formulas in numpy."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -9,29 +7,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from symplectic_jepa.evaluation import alignment, effective_rank, feature_norms, pair_cosines, spectrum, uniformity
-
-
-def features(n: int, dim: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Anisotropic and off-centre."""
-    g = torch.Generator().manual_seed(seed)
-    scale = torch.linspace(0.2, 2.0, dim, dtype=torch.float64)
-    return (torch.randn(n, dim, generator=g, dtype=torch.float64) * scale + 1.5).to(dtype)
+from tests.helpers.samples import samples
 
 
 @pytest.mark.parametrize(("n", "dim"), [(300, 20), (40, 40), (41, 40), (25, 60), (2, 5), (9, 1)])
-def test_spectrum_equals_numpy_on_both_branches(n: int, dim: int) -> None:
-    x = features(n, dim)
+def test_spectrum_equals_numpy_on_both_branches(n, dim):
+    x = samples(n, dim)
     expected = np.linalg.eigvalsh(np.cov(x.numpy(), rowvar=False).reshape(dim, dim))[::-1]
     found = spectrum(x).eigenvalues
     assert found.shape == (dim,)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_rank_proxies_are_over_the_retained_eigenvalues() -> None:
-    x = features(400, 30)
+def test_rank_proxies_are_over_the_retained_eigenvalues():
+    x = samples(400, 30)
     full = np.linalg.eigvalsh(np.cov(x.numpy(), rowvar=False))[::-1]
     for top in (1, 7, 30, 256):
         kept = full[:top]
@@ -42,8 +33,8 @@ def test_rank_proxies_are_over_the_retained_eigenvalues() -> None:
         assert result.participation_ratio == pytest.approx(kept.sum() ** 2 / np.sum(kept**2))
 
 
-def test_spectrum_reads_a_random_subset_given_by_the_seed() -> None:
-    x = features(500, 6)
+def test_spectrum_reads_a_random_subset_given_by_the_seed():
+    x = samples(500, 6)
     first, again, other = (spectrum(x, samples=50, seed=seed).eigenvalues for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
@@ -55,15 +46,15 @@ def test_spectrum_reads_a_random_subset_given_by_the_seed() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_spectrum_is_computed_in_float64_for_any_input() -> None:
-    x = features(200, 8, dtype=torch.bfloat16) + 100.0  # a mean that float16 sums could not hold
+def test_spectrum_is_computed_in_float64_for_any_input():
+    x = samples(200, 8).bfloat16() + 100.0  # a mean that float16 sums could not hold
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
         found = spectrum(x).eigenvalues
     expected = np.linalg.eigvalsh(np.cov(x.double().numpy(), rowvar=False))[::-1]
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_isotropic_spectrum_has_rank_d_and_one_direction_rank_one() -> None:
+def test_isotropic_spectrum_has_rank_d_and_one_direction_rank_one():
     axes = torch.eye(12, dtype=torch.float64)
     isotropic = spectrum(torch.cat((axes, -axes)) + 3.0)
     assert isotropic[1:] == pytest.approx((12.0, 12.0))
@@ -73,13 +64,13 @@ def test_isotropic_spectrum_has_rank_d_and_one_direction_rank_one() -> None:
     assert effective_rank(torch.ones(7)).item() == pytest.approx(7.0)
 
 
-def test_collapsed_features_have_rank_zero_not_nan() -> None:
+def test_collapsed_features_have_rank_zero_not_nan():
     assert spectrum(torch.full((20, 4), 0.1))[1:] == (0.0, 0.0)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8), st.floats(1e-3, 1e3))
-def test_effective_rank_is_bounded_and_scale_free(values: list[float], scale: float) -> None:
+def test_effective_rank_is_bounded_and_scale_free(values, scale):
     eigenvalues = torch.tensor(values, dtype=torch.float64)
     rank = effective_rank(eigenvalues)
     assert 1.0 - 1e-9 <= rank <= len(values) + 1e-9
@@ -87,8 +78,8 @@ def test_effective_rank_is_bounded_and_scale_free(values: list[float], scale: fl
     torch.testing.assert_close(effective_rank(torch.stack((eigenvalues, eigenvalues)))[1], rank)
 
 
-def test_pair_cosines_are_those_of_different_rows_uncentred() -> None:
-    x = features(4, 3)
+def test_pair_cosines_are_those_of_different_rows_uncentred():
+    x = samples(4, 3)
     u = x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True)
     possible = np.sort((u @ u.T)[np.triu_indices(4, 1)])
     found = pair_cosines(x, pairs=3000).numpy()
@@ -102,15 +93,15 @@ def test_pair_cosines_are_those_of_different_rows_uncentred() -> None:
     assert pair_cosines(x.half()).dtype == torch.float32
 
 
-def test_feature_norms() -> None:
-    x = features(2 * 15, 4).reshape(2, 15, 4)
+def test_feature_norms():
+    x = samples(2 * 15, 4).reshape(2, 15, 4)
     np.testing.assert_allclose(feature_norms(x).numpy(), np.linalg.norm(x.numpy(), axis=-1))
     large = feature_norms(torch.full((3, 100), 60000.0, dtype=torch.float16))  # overflows in float16
     torch.testing.assert_close(large, torch.full((3,), 600000.0), rtol=1e-3, atol=0.0)
 
 
-def test_alignment_equals_the_formula() -> None:
-    a, b = features(60, 7, seed=1), features(60, 7, seed=2)
+def test_alignment_equals_the_formula():
+    a, b = samples(60, 7, seed=1), samples(60, 7, seed=2)
     ua, ub = (x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True) for x in (a, b))
     assert alignment(a, b).item() == pytest.approx(np.mean(np.sum((ua - ub) ** 2, axis=1)))
     assert alignment(a, 5.0 * a).item() == pytest.approx(0.0, abs=1e-12)
@@ -119,8 +110,8 @@ def test_alignment_equals_the_formula() -> None:
 
 @pytest.mark.parametrize("t", [0.5, 2.0])
 @pytest.mark.parametrize("n", [2, 33, 1024, 1025, 2100])
-def test_uniformity_equals_the_formula_across_chunks(n: int, t: float) -> None:
-    x = features(n, 5)
+def test_uniformity_equals_the_formula_across_chunks(n, t):
+    x = samples(n, 5)
     u = x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True)
     i, j = np.triu_indices(n, 1)
     expected = np.log(np.mean(np.exp(-t * np.sum((u[i] - u[j]) ** 2, axis=1))))
@@ -129,14 +120,14 @@ def test_uniformity_equals_the_formula_across_chunks(n: int, t: float) -> None:
         assert uniformity(x.float(), t=t).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_uniformity_of_known_configurations() -> None:
+def test_uniformity_of_known_configurations():
     assert uniformity(torch.ones(10, 3)).item() == pytest.approx(0.0, abs=1e-6)
     assert uniformity(torch.tensor([[1.0, 0.0], [-2.0, 0.0]])).item() == pytest.approx(-8.0)
     sharp = uniformity(torch.tensor([[1.0, 0.0], [-2.0, 0.0]], dtype=torch.float64), t=1e4)
     assert sharp.item() == pytest.approx(-4e4)  # exp(-4e4) itself would underflow
 
 
-def test_errors_name_the_argument() -> None:
+def test_errors_name_the_argument():
     x = torch.randn(6, 3)
     cases = [
         (lambda: spectrum(x[:1]), "features"),

@@ -1,20 +1,16 @@
 """kNN against scikit-learn and against a vote counted by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
-from torch import Tensor
 
 from symplectic_jepa.evaluation import KNNAccuracy, knn_sweep
 
 KS = (1, 5, 10, 20, 50, 100, 200)
-Data = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def clusters(n_train: int, n_test: int, dim: int, classes: int, *, seed: int) -> Data:
+def clusters(n_train, n_test, dim, classes, *, seed):
     """Overlapping clusters away from the origin, so that neither accuracy nor ties are trivial."""
     g = torch.Generator().manual_seed(seed)
     centres = torch.randn(classes, dim, generator=g, dtype=torch.float64)
@@ -23,7 +19,7 @@ def clusters(n_train: int, n_test: int, dim: int, classes: int, *, seed: int) ->
     return x[:n_train], y[:n_train], x[n_train:], y[n_train:]
 
 
-def naive(train: Tensor, train_y: Tensor, test: Tensor, test_y: Tensor, k: int) -> KNNAccuracy:
+def naive(train, train_y, test, test_y, k):
     """One test row at a time, classes sorted by (votes descending, label ascending)."""
     hits = np.zeros(2)
     for row, label in zip(test.numpy(), test_y.tolist(), strict=True):
@@ -37,7 +33,7 @@ def naive(train: Tensor, train_y: Tensor, test: Tensor, test_y: Tensor, k: int) 
 
 
 @pytest.mark.parametrize("shape", [(200, 37, 3, 4), (500, 120, 8, 10), (900, 61, 16, 30)])
-def test_top1_equals_scikit_learn_for_every_k(shape: tuple[int, int, int, int]) -> None:
+def test_top1_equals_scikit_learn_for_every_k(shape):
     train, train_y, test, test_y = data = clusters(*shape, seed=sum(shape))
     result = knn_sweep(*data)
     assert tuple(result) == KS
@@ -50,7 +46,7 @@ def test_top1_equals_scikit_learn_for_every_k(shape: tuple[int, int, int, int]) 
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 8, 25])
-def test_top5_equals_the_naive_vote(k: int) -> None:
+def test_top5_equals_the_naive_vote(k):
     data = clusters(150, 80, 4, 12, seed=k)
     result = knn_sweep(*data, ks=(k,))[k]
     assert result == pytest.approx(naive(*data, k))
@@ -58,7 +54,7 @@ def test_top5_equals_the_naive_vote(k: int) -> None:
         assert result.top1 < result.top5 < 100.0
 
 
-def test_votes_that_tie_go_to_the_smaller_label_and_classes_without_votes_never_count() -> None:
+def test_votes_that_tie_go_to_the_smaller_label_and_classes_without_votes_never_count():
     train = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [-1.0, 0.0]])
     train_y = torch.tensor([7, 3, 7, 0])
     test = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
@@ -72,12 +68,12 @@ def test_votes_that_tie_go_to_the_smaller_label_and_classes_without_votes_never_
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 64, 100, 4096])
-def test_chunks_do_not_change_the_result(chunk_size: int) -> None:
+def test_chunks_do_not_change_the_result(chunk_size):
     data = clusters(300, 100, 6, 8, seed=1)
     assert knn_sweep(*data, chunk_size=chunk_size) == knn_sweep(*data, chunk_size=100)
 
 
-def test_labels_may_be_any_integers() -> None:
+def test_labels_may_be_any_integers():
     train, train_y, test, test_y = clusters(120, 60, 5, 6, seed=2)
     names = torch.tensor([-9, -2, 0, 5, 40, 10**12])  # ascending: the tie rule sees the same order
     plain = knn_sweep(train, train_y, test, test_y, ks=(4, 9))
@@ -87,7 +83,7 @@ def test_labels_may_be_any_integers() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_features_under_autocast_are_compared_in_float32(dtype: torch.dtype) -> None:
+def test_half_features_under_autocast_are_compared_in_float32(dtype):
     # All cosines are within 0.002 of 1, where bfloat16 has a spacing of 0.004.
     g = torch.Generator().manual_seed(0)
     train = (torch.randn(400, 32, generator=g) * 0.02 + 1.0).to(dtype)
@@ -102,17 +98,17 @@ def test_half_features_under_autocast_are_compared_in_float32(dtype: torch.dtype
         assert knn_sweep(train, train_y, test, test_y, ks=(1, 10)) == found
 
 
-def test_ks_may_repeat_and_come_in_any_order() -> None:
+def test_ks_may_repeat_and_come_in_any_order():
     data = clusters(60, 30, 4, 3, seed=4)
     assert list(knn_sweep(*data, ks=(20, 1, 20, 5))) == [20, 1, 5]
     assert knn_sweep(*data, ks=iter((20, 1))) == knn_sweep(*data, ks=(20, 1))
 
 
-def test_similarities_stay_within_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, ...]] = []
+def test_similarities_stay_within_the_chunk(monkeypatch):
+    seen = []
     topk = torch.Tensor.topk
 
-    def spy(self: Tensor, *args: int, **kwargs: int) -> tuple[Tensor, Tensor]:
+    def spy(self, *args, **kwargs):
         seen.append(tuple(self.shape))
         return topk(self, *args, **kwargs)
 
@@ -138,8 +134,8 @@ def test_similarities_stay_within_the_chunk(monkeypatch: pytest.MonkeyPatch) -> 
         ({"train_features": torch.randn(10, 3, 1)}, ValueError, "flatten"),
     ],
 )
-def test_errors_name_the_argument(change: dict[str, object], error: type[Exception], words: str) -> None:
-    arguments: dict[str, object] = {
+def test_errors_name_the_argument(change, error, words):
+    arguments = {
         "train_features": torch.randn(10, 3),
         "train_labels": torch.zeros(10, dtype=torch.int64),
         "test_features": torch.randn(4, 3),
@@ -147,4 +143,4 @@ def test_errors_name_the_argument(change: dict[str, object], error: type[Excepti
         "ks": (1, 5),
     }
     with pytest.raises(error, match=words):
-        knn_sweep(**{**arguments, **change})  # type: ignore[arg-type]
+        knn_sweep(**{**arguments, **change})

@@ -1,20 +1,16 @@
 """The linear probe against a textbook training loop, and what it may not disturb."""
 
-from __future__ import annotations
-
 import contextlib
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from symplectic_jepa.evaluation import linear_probe
 
-Data = tuple[Tensor, Tensor, Tensor, Tensor]
 
-
-def clusters(n_train: int = 300, n_test: int = 150, dim: int = 12, classes: int = 7, noise: float = 0.1) -> Data:
+def clusters(n_train=300, n_test=150, dim=12, classes=7, noise=0.1):
     g = torch.Generator().manual_seed(0)
     centres = torch.randn(classes, dim, generator=g)
     y = torch.randint(classes, (n_train + n_test,), generator=g)
@@ -22,9 +18,7 @@ def clusters(n_train: int = 300, n_test: int = 150, dim: int = 12, classes: int 
     return x[:n_train], y[:n_train], x[n_train:], y[n_train:]
 
 
-def textbook(
-    data: Data, classes: int, *, epochs: int, batch_size: int, lr: float, weight_decay: float, seed: int
-) -> nn.Sequential:
+def textbook(data, classes, *, epochs, batch_size, lr, weight_decay, seed):
     """LayerNorm + Linear, AdamW, CosineAnnealingLR, as one would write it first."""
     train, train_y, _, _ = data
     with torch.random.fork_rng():
@@ -45,11 +39,11 @@ def textbook(
     return head
 
 
-def test_result_equals_the_textbook_loop() -> None:
+def test_result_equals_the_textbook_loop():
     _, _, test, test_y = data = clusters(noise=1.0)
     settings = {"epochs": 6, "batch_size": 64, "lr": 1e-2, "weight_decay": 1e-1, "seed": 3}
-    result = linear_probe(*data, **settings)  # type: ignore[arg-type]
-    head = textbook(data, 7, **settings)  # type: ignore[arg-type]
+    result = linear_probe(*data, **settings)
+    head = textbook(data, 7, **settings)
     for found, expected in zip(result.head.parameters(), head.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
@@ -59,7 +53,7 @@ def test_result_equals_the_textbook_loop() -> None:
     assert 20.0 < result.top1 < result.top5 < 100.0  # a comparison that could fail
 
 
-def test_global_random_state_is_neither_read_nor_moved() -> None:
+def test_global_random_state_is_neither_read_nor_moved():
     data = clusters(noise=1.0)
     torch.manual_seed(123)
     before = torch.get_rng_state()
@@ -70,7 +64,7 @@ def test_global_random_state_is_neither_read_nor_moved() -> None:
 
 
 @pytest.mark.parametrize("context", ["no_grad", "inference_mode", "autocast", "all"])
-def test_callers_context_does_not_matter(context: str) -> None:
+def test_callers_context_does_not_matter(context):
     plain = linear_probe(*clusters(noise=1.0), epochs=2)
     with contextlib.ExitStack() as stack:
         if context in ("no_grad", "all"):
@@ -85,7 +79,7 @@ def test_callers_context_does_not_matter(context: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_dtypes_are_trained_in_float32(dtype: torch.dtype) -> None:
+def test_other_dtypes_are_trained_in_float32(dtype):
     train, train_y, test, test_y = clusters()
     exact = tuple(x.half().bfloat16() for x in (train, test))  # representable in all three
     as_float = linear_probe(exact[0].float(), train_y, exact[1].float(), test_y, epochs=2)
@@ -94,13 +88,13 @@ def test_other_dtypes_are_trained_in_float32(dtype: torch.dtype) -> None:
     assert result[:2] == as_float[:2]
 
 
-def test_features_with_a_graph_are_frozen() -> None:
+def test_features_with_a_graph_are_frozen():
     train, train_y, test, test_y = clusters()
     linear_probe(train.requires_grad_(), train_y, test, test_y, epochs=1)
     assert train.grad is None
 
 
-def test_fewer_than_five_classes_and_more_than_the_labels_show() -> None:
+def test_fewer_than_five_classes_and_more_than_the_labels_show():
     data = clusters(classes=3, noise=1.0)
     assert linear_probe(*data, epochs=1).top5 == 100.0
     assert linear_probe(*data, epochs=1, num_classes=9).head[1].weight.shape == (9, 12)
@@ -121,12 +115,12 @@ def test_fewer_than_five_classes_and_more_than_the_labels_show() -> None:
         ({"test_features": torch.randn(8, 4)}, "same dimension"),
     ],
 )
-def test_errors_name_the_argument(change: dict[str, object], words: str) -> None:
-    arguments: dict[str, object] = {
+def test_errors_name_the_argument(change, words):
+    arguments = {
         "train_features": torch.randn(8, 3),
         "train_labels": torch.arange(8),
         "test_features": torch.randn(8, 3),
         "test_labels": torch.arange(8),
     }
     with pytest.raises(ValueError, match=words):
-        linear_probe(**{**arguments, **change})  # type: ignore[arg-type]
+        linear_probe(**{**arguments, **change})

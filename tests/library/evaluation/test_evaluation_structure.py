@@ -1,42 +1,37 @@
 """The structure of maps whose structure is known: shears, scalings, leapfrog and explicit Euler on pendulums."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from symplectic_jepa.evaluation import energy_drift, reversibility_error, symplecticity_defect
 from symplectic_jepa.state import join_state, split_state
 from tests.helpers.oracles import textbook_leapfrog
 from tests.helpers.systems import omega
 
-Map = Callable[[Tensor], Tensor]
 
-
-def states(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+def states(*shape, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
 
 
-def potential(q: Tensor) -> Tensor:
+def potential(q):
     """Pendulums, each coupled to the next by a spring."""
     return (1.0 - q.cos()).sum(-1) + 0.15 * (q - q.roll(1, -1)).square().sum(-1)
 
 
-def energy(q: Tensor, p: Tensor) -> Tensor:
+def energy(q, p):
     return 0.5 * p.square().sum(-1) + potential(q)
 
 
-def slope(q: Tensor) -> Tensor:
+def slope(q):
     """``∇V`` by hand."""
     return q.sin() + 0.3 * (2 * q - q.roll(1, -1) - q.roll(-1, -1))
 
 
-def slope_by_autograd(q: Tensor) -> Tensor:
+def slope_by_autograd(q):
     """``∇V`` the way a user writes it."""
     with torch.enable_grad():
         q = q if q.requires_grad else q.detach().requires_grad_()
@@ -44,21 +39,21 @@ def slope_by_autograd(q: Tensor) -> Tensor:
     return gradient
 
 
-def leapfrog(z: Tensor, h: float = 0.1, gradient: Map = slope) -> Tensor:
+def leapfrog(z, h=0.1, gradient=slope):
     return join_state(*textbook_leapfrog(lambda q: -gradient(q), *split_state(z), dt=h))
 
 
-def explicit_euler(z: Tensor, h: float = 0.1) -> Tensor:
+def explicit_euler(z, h=0.1):
     q, p = split_state(z)
     return join_state(q + h * p, p - h * slope(q))
 
 
-def naive_defect(jacobian: Tensor) -> float:
+def naive_defect(jacobian):
     form = omega(len(jacobian) // 2)
     return (jacobian.T @ form @ jacobian - form).norm().item()
 
 
-def test_shear_is_symplectic_only_with_a_symmetric_block() -> None:
+def test_shear_is_symplectic_only_with_a_symmetric_block():
     block = states(3, 3)
     one, zero = torch.eye(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
     for shear, symplectic in ((block + block.T, True), (block, False)):
@@ -71,13 +66,13 @@ def test_shear_is_symplectic_only_with_a_symmetric_block() -> None:
 
 
 @pytest.mark.parametrize("factor", [1.1, 0.0, -1.0])
-def test_scaling_has_the_known_defect(factor: float) -> None:
+def test_scaling_has_the_known_defect(factor):
     defect = symplecticity_defect(lambda z: factor * z, states(2, 3, 8))
     expected = abs(factor**2 - 1) * math.sqrt(8)
     torch.testing.assert_close(defect, torch.full((2, 3), expected, dtype=torch.float64))
 
 
-def test_defect_equals_the_definition_for_a_network() -> None:
+def test_defect_equals_the_definition_for_a_network():
     network = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 6)).double()
     z = states(5, 6)
     defect = symplecticity_defect(network, z)
@@ -90,15 +85,15 @@ def test_defect_equals_the_definition_for_a_network() -> None:
 
 @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("gradient", [slope, slope_by_autograd])
-def test_leapfrog_is_symplectic(gradient: Map, context: Callable[[], object]) -> None:
-    with context():  # type: ignore[attr-defined]
+def test_leapfrog_is_symplectic(gradient, context):
+    with context():
         z = states(4, 6)
         step = partial(leapfrog, h=0.3, gradient=gradient)
         assert symplecticity_defect(step, z).max() < 1e-14
         assert symplecticity_defect(partial(explicit_euler, h=0.3), z).min() > 1e-3
 
 
-def test_defect_follows_the_dtype_of_the_states_even_under_autocast() -> None:
+def test_defect_follows_the_dtype_of_the_states_even_under_autocast():
     z = states(3, 6, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         defect = symplecticity_defect(leapfrog, z)
@@ -106,14 +101,14 @@ def test_defect_follows_the_dtype_of_the_states_even_under_autocast() -> None:
     assert defect.max() < 1e-6
 
 
-def test_one_flat_state_and_an_empty_batch() -> None:
+def test_one_flat_state_and_an_empty_batch():
     assert symplecticity_defect(leapfrog, states(6)).shape == ()
     assert symplecticity_defect(leapfrog, states(0, 6)).shape == (0,)
 
 
 @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-def test_leapfrog_is_reversible_and_euler_is_not(context: Callable[[], object]) -> None:
-    with context():  # type: ignore[attr-defined]
+def test_leapfrog_is_reversible_and_euler_is_not(context):
+    with context():
         z = states(2, 5, 6)
         there, back = (partial(leapfrog, h=h, gradient=slope_by_autograd) for h in (0.2, -0.2))
         error = reversibility_error(there, back, z)
@@ -123,7 +118,7 @@ def test_leapfrog_is_reversible_and_euler_is_not(context: Callable[[], object]) 
         assert reversibility_error(forward, backward, z).min() > 1e-3
 
 
-def test_reversibility_error_is_relative_and_per_state() -> None:
+def test_reversibility_error_is_relative_and_per_state():
     z = states(3, 4)
     wrong = torch.tensor([[0.0], [1e-3], [0.5]], dtype=torch.float64)
     error = reversibility_error(lambda x: 2.0 * x, lambda x: 0.5 * x * (1.0 + wrong), z)
@@ -132,7 +127,7 @@ def test_reversibility_error_is_relative_and_per_state() -> None:
     assert reversibility_error(lambda x: x, lambda x: x, torch.zeros(2, 4)).tolist() == [0.0, 0.0]
 
 
-def test_energy_drift_is_the_energy_minus_its_start() -> None:
+def test_energy_drift_is_the_energy_minus_its_start():
     z = states(3, 4)
     drift = energy_drift(energy, leapfrog, z, steps=2)
     once, twice = leapfrog(z), leapfrog(leapfrog(z))
@@ -140,7 +135,7 @@ def test_energy_drift_is_the_energy_minus_its_start() -> None:
     torch.testing.assert_close(drift, torch.stack(expected), rtol=1e-12, atol=1e-14)
 
 
-def test_leapfrog_energy_error_is_bounded_of_order_two_and_eulers_grows() -> None:
+def test_leapfrog_energy_error_is_bounded_of_order_two_and_eulers_grows():
     z = torch.tensor([[1.0, 0.5, 0.0, 0.2]], dtype=torch.float64)
     coarse, fine = (energy_drift(energy, partial(leapfrog, h=h), z, steps=round(100 / h)).abs() for h in (0.1, 0.05))
     assert coarse.shape == (1001, 1)
@@ -150,17 +145,17 @@ def test_leapfrog_energy_error_is_bounded_of_order_two_and_eulers_grows() -> Non
     assert euler[-1] > 100 * coarse.max()
 
 
-def test_drift_of_a_step_that_differentiates_its_energy_under_inference_mode() -> None:
+def test_drift_of_a_step_that_differentiates_its_energy_under_inference_mode():
     with torch.inference_mode():
         z = states(2, 4)
         by_autograd = energy_drift(energy, partial(leapfrog, gradient=slope_by_autograd), z, steps=20)
         torch.testing.assert_close(by_autograd, energy_drift(energy, leapfrog, z, steps=20))
 
 
-def test_errors_name_the_argument() -> None:
+def test_errors_name_the_argument():
     z = states(2, 4)
-    detached: Map = lambda x: x.detach()  # noqa: E731
-    cases: list[tuple[Callable[[], object], str]] = [
+    detached = lambda x: x.detach()  # noqa: E731
+    cases = [
         (lambda: symplecticity_defect(leapfrog, states(2, 3)), "z must have an even last dimension"),
         (lambda: symplecticity_defect(lambda x: x[..., :2], z), "keep the shape"),
         (lambda: symplecticity_defect(detached, z), "step must depend differentiably"),

@@ -20,9 +20,6 @@ def learned(**kwargs):
     return SeparableHamiltonian(D, hidden_dim=8, residual_scale=1.0, **kwargs).double()
 
 
-# --- a learned mass ---------------------------------------------------------------------------------------------------
-
-
 def test_mass_is_off_by_default_and_starts_at_the_identity():
     q, p = states(5, D)
     assert learned().mass is None
@@ -44,9 +41,6 @@ def test_kinetic_energy_is_half_p_inverse_mass_p_with_velocity_its_gradient():
     p.requires_grad_()
     (slope,) = torch.autograd.grad(h(q, p).sum(), p)
     torch.testing.assert_close(h.velocity(p), slope, rtol=1e-12, atol=0)
-
-
-# --- a control input --------------------------------------------------------------------------------------------------
 
 
 class Turning(nn.Module):

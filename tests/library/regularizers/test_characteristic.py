@@ -14,7 +14,7 @@ from torch._subclasses import FakeTensorMode
 from symplectic_jepa import SIGReg
 from symplectic_jepa.regularizers import characteristic
 from symplectic_jepa.regularizers.characteristic import characteristic_sums
-from tests.helpers.characteristic import SPACING, agree, each, textbook, value_and_gradient
+from tests.helpers.characteristic import SPACING, agree, compiles_whole, each, textbook, value_and_gradient
 from tests.helpers.paths import ROOT
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -50,10 +50,7 @@ def test_no_tensor_per_knot_is_saved():
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_one_graph_with_the_same_gradient(backend):
-    y = torch.randn(2, 40, 6)
-    compiled = torch.compile(characteristic_sums, fullgraph=True, backend=backend)
-    expected = value_and_gradient(characteristic_sums, y, SPACING, 5)
-    torch.testing.assert_close(value_and_gradient(compiled, y, SPACING, 5), expected)
+    compiles_whole(characteristic_sums, torch.randn(2, 40, 6), backend=backend)
 
 
 def test_shapes_are_known_on_a_device_that_is_not_there():
@@ -142,10 +139,7 @@ class TestOnCUDA:
         assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
     def test_one_graph_with_the_same_gradient(self):
-        y = torch.randn(2, 300, 65, device="cuda")
-        compiled = torch.compile(characteristic_sums, fullgraph=True)
-        expected = value_and_gradient(characteristic_sums, y, SPACING, 17)
-        torch.testing.assert_close(value_and_gradient(compiled, y, SPACING, 17), expected)
+        compiles_whole(characteristic_sums, torch.randn(2, 300, 65, device="cuda"), knots=17)
 
     def test_a_captured_graph_replays_both_passes(self):
         y = torch.randn(2, 300, 65, device="cuda", requires_grad=True)
