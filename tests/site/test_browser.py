@@ -68,7 +68,8 @@ def visit(browser, address):
         page.faults = []
         page.on("console", lambda m: page.faults.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda e: page.faults.append(str(e)))
-        page.on("requestfailed", lambda r: page.faults.append(f"failed: {r.url}"))
+        # The browser cancels what it still loads, such as the icon, when the test moves on to the next page.
+        page.on("requestfailed", lambda r: "ABORTED" in r.failure or page.faults.append(f"{r.failure}: {r.url}"))
         page.on("response", lambda r: page.faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
         page.on("request", lambda r: None if r.url.startswith((address, "data:")) else page.faults.append(r.url))
         return page
