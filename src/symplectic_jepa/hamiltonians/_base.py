@@ -33,7 +33,7 @@ class Hamiltonian(Pretrained, nn.Module, ABC):
         full graph of ``torch.compile``.
 
         Raises:
-            TypeError: if a state is not floating.
+            TypeError: if a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape, or ``forward`` does not return one energy per state.
             RuntimeError: if the energy is not connected to ``q`` or ``p`` through autograd.
         """
@@ -78,7 +78,7 @@ class AbstractSeparable(Hamiltonian):
         """``(∂H/∂q, ∂H/∂p) = (−force(q), velocity(p))``, each ``(..., d)``.
 
         Raises:
-            TypeError: if a state is not floating.
+            TypeError: if a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape.
         """
         _checks.states(q, p)
@@ -88,7 +88,7 @@ class AbstractSeparable(Hamiltonian):
         """``H(q, p) = T(p) + V(q)``: ``(..., d)`` twice to ``(...)``.
 
         Raises:
-            TypeError: if a state is not floating.
+            TypeError: if a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape.
         """
         _checks.states(q, p)

@@ -55,7 +55,7 @@ class GeneralHamiltonian(MLPHamiltonian):
         """``H(q, p)``: ``(..., dim)`` twice to ``(...)``.
 
         Raises:
-            TypeError: if a state is not floating.
+            TypeError: if a state is not floating-point.
             ValueError: if ``q`` and ``p`` are not both ``(..., dim)``.
         """
         z = self._join(q, p)

@@ -66,7 +66,7 @@ class ImplicitMidpoint(Integrator):
         Half-precision states, and all states under autocast, are integrated in float32; float64 stays float64.
 
         Raises:
-            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state not floating.
+            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
         """
         _check(hamiltonian, q, p, dt, steps)
@@ -87,7 +87,7 @@ class ImplicitMidpoint(Integrator):
             ``iterations`` if they do not contract.
 
         Raises:
-            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state not floating.
+            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
         """
         _check(hamiltonian, q, p, dt, steps)

@@ -24,7 +24,7 @@ class MMD(BatchRegularizer):
     ``mean_nm k(x_n, x_m) − 2 mean_n E k(x_n, g) + E k(g, g')``, ``k(x, y) = exp(−‖x − y‖²/2σ²)``, ``g, g' ~ N(0, I)``,
     ``E k(x, g) = (σ²/(σ² + 1))^{D/2} exp(−‖x‖²/2(σ² + 1))`` and ``E k(g, g') = (σ²/(σ² + 2))^{D/2}``.
 
-    This V-statistic (it includes ``n = m``) is of order ``1/N`` for Gaussian features; see `gathered_rows` for its cost.
+    This V-statistic (including ``n = m``) is of order ``1/N`` for Gaussian features; see `gathered_rows` for its cost.
 
     Args:
         bandwidth: bandwidth ``σ``, by default ``√D``, because ``‖x − y‖²`` is about ``2D``; no fixed ``σ`` resolves

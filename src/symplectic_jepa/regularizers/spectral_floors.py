@@ -46,7 +46,7 @@ class SpectralFloors(BatchRegularizer):
     The statistics are those of ``log_det``, ``participation`` and ``top_share`` that have a hinge.
 
     Raises:
-        ValueError: if no hinge is set, or an argument is out of its range.
+        ValueError: if no hinge is set, or an argument is out of range.
     """
 
     proj_dim: int | None  # None: no limit
@@ -161,7 +161,7 @@ class ProjectedLogDetFloor(_OneHinge):
         settings: ``eps``, ``refresh_every``, ``seed``, ``sync`` and ``process_group``; see `SpectralFloors`.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of range.
     """
 
     _level = "floor"
@@ -184,7 +184,7 @@ class TopEigenvalueCeiling(_OneHinge):
         settings: ``eps``, ``refresh_every``, ``seed``, ``sync`` and ``process_group``; see `SpectralFloors`.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of range.
     """
 
     _level = "ceiling"
@@ -211,7 +211,7 @@ class ParticipationRatioFloor(_OneHinge):
         settings: ``eps``, ``refresh_every``, ``seed``, ``sync`` and ``process_group``; see `SpectralFloors`.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of range.
     """
 
     _level = "floor"
