@@ -11,10 +11,10 @@ import torch
 from torch import Size, Tensor
 
 Array: TypeAlias = "Tensor | np.ndarray[Any, Any]"
-"""What functions of numbers that are given take: a tensor, or a numpy array."""
+"""A tensor or a numpy array, for functions that accept both."""
 
 Word = TypeVar("Word", bound=str)
-_RTOL = 1e-5  # of the largest entry or eigenvalue: the rounding of a covariance that was summed in float32
+_RTOL = 1e-5  # relative to the largest entry or eigenvalue: the rounding of a covariance summed in float32
 
 
 def positive_int(name: str, value: int, *, maximum: int = 2**31 - 1) -> int:
@@ -27,7 +27,7 @@ def positive_int(name: str, value: int, *, maximum: int = 2**31 - 1) -> int:
 
 
 def finite(name: str, value: float, *, minimum: float = -math.inf, exclusive: bool = False) -> float:
-    """Return ``value`` as a float if it is finite and at least (``exclusive``: above) ``minimum``."""
+    """Return ``value`` as a float if it is finite and at least (if ``exclusive``, above) ``minimum``."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value < minimum or (exclusive and value == minimum):
         bound = "" if minimum == -math.inf else f" {'>' if exclusive else '>='} {minimum:g}"
@@ -44,7 +44,7 @@ def one_of(name: str, value: Word, allowed: Iterable[str]) -> Word:
 
 
 def array(name: str, x: Array) -> Tensor:
-    """Return ``x`` as a tensor, which shares the memory of a numpy array where it can."""
+    """Return ``x`` as a tensor, sharing the memory of a numpy array where possible."""
     if isinstance(x, np.ndarray) and x.dtype.kind in "biufc" and x.dtype.itemsize <= 16:
         x = torch.from_numpy(np.require(x, x.dtype.newbyteorder("="), ("C", "W")))
     if not isinstance(x, Tensor):
@@ -56,7 +56,7 @@ def array(name: str, x: Array) -> Tensor:
 
 
 def floating(name: str, x: Tensor) -> Tensor:
-    """Return ``x`` if it is a floating tensor."""
+    """Return ``x`` if it is a floating-point tensor."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = f"dtype {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{name} must be a floating-point tensor, got {got}")
@@ -64,20 +64,20 @@ def floating(name: str, x: Tensor) -> Tensor:
 
 
 def states(q: Tensor, p: Tensor) -> None:
-    """Refuse positions and momenta that are not floating tensors of one shape ``(..., d)``."""
+    """Raise unless ``q`` and ``p`` are floating-point tensors of the same shape ``(..., d)``."""
     if floating("q", q).shape != floating("p", p).shape or q.ndim == 0:
         raise ValueError(f"q and p must share a shape (..., d), got {tuple(q.shape)} and {tuple(p.shape)}")
 
 
 def samples(name: str, x: Tensor, *, minimum: int = 1) -> Tensor:
-    """Return ``x`` if it is a floating ``(..., N, D)`` tensor with at least ``minimum`` rows N."""
+    """Return ``x`` if it is a floating-point ``(..., N, D)`` tensor with at least ``minimum`` rows N."""
     if floating(name, x).ndim < 2 or x.shape[-2] < minimum or 0 in x.shape:
         raise ValueError(f"{name} must have shape (..., N >= {minimum}, D >= 1), got {tuple(x.shape)}")
     return x
 
 
 def coordinates(name: str, x: Tensor, dim: int) -> Tensor:
-    """Return ``x`` if it is a floating ``(..., dim)`` tensor."""
+    """Return ``x`` if it is a floating-point ``(..., dim)`` tensor."""
     if floating(name, x).ndim == 0 or x.shape[-1] != dim:
         raise ValueError(f"{name} must have shape (..., {dim}), got {tuple(x.shape)}")
     return x
@@ -97,7 +97,7 @@ def broadcasts(shape: Size, target: Size) -> bool:
 
 
 def square(name: str, matrix: Tensor) -> Tensor:
-    """Return ``matrix`` in float64 if it is a finite floating ``(..., d, d)`` tensor."""
+    """Return ``matrix`` in float64 if it is a finite floating-point ``(..., d, d)`` tensor."""
     floating(name, matrix)
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2] or 0 in matrix.shape:
         raise ValueError(f"{name} must have shape (..., d, d), d >= 1, got {tuple(matrix.shape)}")

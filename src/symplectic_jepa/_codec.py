@@ -1,4 +1,4 @@
-"""A module as JSON and tensors, and back: settings by name, shared parts once, nothing that runs code."""
+"""Encode a module as JSON and tensors, and decode it: settings by name, shared parts once, no executable code."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 PLAIN = (bool, int, float, str, type(None))
-_ARGUMENT = "argument."  # before the path of a tensor that is an argument and not in the state
-_SPARE = 2**24  # parameters that may be built beyond those of a file: a whole ResNet-18, which is then cut
+_ARGUMENT = "argument."  # prefix of the path of a tensor that is an argument but not part of the state
+_SPARE = 2**24  # parameters allowed beyond those in the file: ResNet18 builds a whole ResNet-18 and then cuts it
 
 
 def parameters(cls: type) -> dict[str, inspect.Parameter]:
@@ -25,13 +25,13 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
 
 
 def is_default(value: Any, parameter: inspect.Parameter | None) -> bool:
-    """Whether a plain value or an object is exactly a default: 1.0, where that is 1.0 and not 1."""
+    """Whether a value is exactly the default, including its type: 1.0 is not 1."""
     default = parameter.default if parameter else inspect.Parameter.empty
     return value is default or (isinstance(value, PLAIN) and type(value) is type(default) and bool(value == default))
 
 
 class Writer:
-    """Encodes one module; its tensors are in ``tensors``, further names of the same tensor in ``ties``."""
+    """Encodes one module. ``tensors`` holds its tensors; ``ties`` maps further names of a tensor to its first."""
 
     def __init__(self, module: nn.Module) -> None:
         state = module.state_dict()
@@ -47,7 +47,7 @@ class Writer:
         self._seen: dict[int, tuple[str, Any]] = {}  # values too: otherwise a new object could reuse a freed id
 
     def encode(self, value: Any, path: str = "") -> Any:  # noqa: PLR0911
-        """``value`` as JSON; ``path``: the names of the arguments that lead to it, with dots."""
+        """``value`` as JSON; ``path`` is the dotted names of the arguments that lead to it."""
         if isinstance(value, PLAIN):
             return value
         if isinstance(value, (list, tuple)):
@@ -55,7 +55,7 @@ class Writer:
             return {"tuple": items} if isinstance(value, tuple) else items
         if isinstance(value, (Mapping, nn.ModuleDict)):
             if not all(isinstance(k, str) for k in value):
-                raise TypeError(f"{path} must have words as keys to be saved, got {list(value)}")
+                raise TypeError(f"{path} must have strings as keys to be saved, got {list(value)}")
             return {"dict": {k: self.encode(x, f"{path}.{k}") for k, x in value.items()}}
         for name, ours in registry().items():
             if type(ours) is type(value) and ours == value:
@@ -75,7 +75,7 @@ class Writer:
         if dataclasses.is_dataclass(value):
             config = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         else:
-            config = cls.config(value)  # not value.config, which a subclass may use for an attribute
+            config = cls.config(value)  # not value.config: a subclass may use that name for an attribute
         _check_names(cls, config)
         prefix, known = f"{path}." if path else "", parameters(cls)
         changed = {k: x for k, x in config.items() if not is_default(x, known.get(k))}
@@ -83,10 +83,10 @@ class Writer:
 
 
 class Reader:
-    """Decodes what `Writer` wrote, and format 1 (``old``)."""
+    """Decodes the output of `Writer`, or format 1 if ``old``."""
 
     def __init__(self, tensors: Mapping[str, Tensor], given: Mapping[str, Any], own: type, *, old: bool) -> None:
-        self.used: dict[str, str] = {}  # the path that each given name was used for
+        self.used: dict[str, str] = {}  # the path where each given name was used
         self._tensors, self._given, self._own, self._old = tensors, given, own, old
         self._built: dict[str, Any] = {}
 
@@ -94,7 +94,7 @@ class Reader:
         """The value at ``path``.
 
         Raises:
-            TypeError: if an argument that could not be written is missing in ``given`` or ambiguous.
+            TypeError: if an argument that could not be written is missing from ``given`` or ambiguous.
             ValueError: if the configuration cannot be read.
         """
         if isinstance(config, list):
@@ -108,7 +108,7 @@ class Reader:
         return value
 
     def find(self, name: Any, path: str = "") -> type:
-        """A class of this library by its name; at the top also the caller's own."""
+        """Look up a class of this library by name; at the top level also the caller's own."""
         found = registry().get(name) if isinstance(name, str) else None
         if found is None and not path and self._own.__name__ == name:
             return self._own
@@ -147,13 +147,13 @@ class Reader:
         if name not in self._given:
             raise TypeError(f"from_pretrained needs {name}=…: this argument ({path}) could not be written")
         if name in self.used:
-            raise TypeError(f"{name}=… is asked for at {self.used[name]} and at {path}: give each by its whole path")
+            raise TypeError(f"{name}=… is needed at {self.used[name]} and at {path}: pass each by its full path")
         self.used[name] = path
         return self._given[name]
 
 
 def load(module: nn.Module, tensors: Mapping[str, Tensor], ties: Mapping[str, str], *, old: bool) -> None:
-    """Copy the state into the module's own tensors, which take its dtypes, and tie those that were one."""
+    """Copy the state into the module's tensors, which take on its dtypes, and restore ties between tensors."""
     known = module.state_dict().keys()
     state = {k: x for k, x in tensors.items() if k in known or not k.startswith(_ARGUMENT)}
     for key, first in ties.items():
@@ -170,13 +170,13 @@ def load(module: nn.Module, tensors: Mapping[str, Tensor], ties: Mapping[str, st
 
 
 def _new_keys(key: str) -> tuple[str, ...]:
-    """What a key of format 1 may be called now: prediction losses and matrix geometries have become modules."""
+    """Possible current names of a format 1 key: prediction losses and matrix geometries are modules now."""
     return f"prediction.{key}", f"{key}.matrix", f"prediction.{key}.matrix"
 
 
 @contextmanager
 def bounded(tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Refuse to build more parameters than the file holds: sizes could ask for more memory than the machine has."""
+    """Refuse to build more parameters than the file holds, because sizes in a file could exhaust the memory."""
     left = sum(x.numel() for x in tensors.values()) + _SPARE
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -194,8 +194,8 @@ def bounded(tensors: Mapping[str, Tensor]) -> Iterator[None]:
 
 @functools.cache
 def registry() -> dict[str, Any]:
-    """What a configuration may name: modules of the package and its namespaces, and the integrators."""
-    import symplectic_jepa  # noqa: PLC0415  (this module lies beneath all others)
+    """Everything a configuration may name: modules of the package and its namespaces, and the integrators."""
+    import symplectic_jepa  # noqa: PLC0415  (all others import this module)
 
     spaces = [vars(x) for x in vars(symplectic_jepa).values() if inspect.ismodule(x)]
     public = {k: x for space in spaces for k, x in space.items() if not k.startswith("_")}
@@ -206,13 +206,13 @@ def registry() -> dict[str, Any]:
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer, by every name that it has."""
+    """Every parameter and buffer, under each of its names."""
     found: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
     return found | dict(module.named_buffers(remove_duplicate=False))
 
 
 def _check_names(cls: type, config: Mapping[str, Any]) -> None:
-    """Refuse arguments that a constructor does not take, or needs and does not get."""
+    """Raise if an argument is unknown to the constructor or a required one is missing."""
     try:
         inspect.signature(cls.__init__).bind(None, **config)  # type: ignore[misc]
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""Settings and weights of one module as two files that belong together: JSON, and safetensors."""
+"""Settings and weights of one module as two matching files, JSON and safetensors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SAFETENSORS = "safetensors.torch", 'weights need safetensors: pip install "symp
 
 
 def write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write both files, the settings last, so that a folder always holds the old or the new module, whole.
+    """Write both files, settings last, so that the folder always holds either the complete old or new module.
 
     The file name of the weights contains their SHA-256, which is also in the settings, so the two cannot be mixed up.
     """
-    # Neither memory that is shared nor strides can be written.
+    # safetensors can write neither shared memory nor strides.
     content = {k: x.detach().cpu().contiguous().clone() for k, x in tensors.items()}
     weights: bytes = require(*_SAFETENSORS).save(content)
     config = {"format": FORMAT, "version": __version__, **config, "weights": hashlib.sha256(weights).hexdigest()}
@@ -34,7 +34,7 @@ def write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> N
     old, new = _saved_weights(folder), _weights_name(config)
     _replace(folder / new, weights)
     _replace(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-    if old not in ("", new, _saved_weights(folder)):  # the last: another process may have saved since
+    if old not in ("", new, _saved_weights(folder)):  # last check: another process may have saved since
         (folder / old).unlink(missing_ok=True)
 
 
@@ -42,8 +42,8 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Both files, checked against their checksums.
 
     Raises:
-        FileNotFoundError: if one of the two files is not there.
-        ValueError: if one is damaged, or of another format.
+        FileNotFoundError: if one of the two files is missing.
+        ValueError: if one is damaged or has another format.
     """
     path = folder / CONFIG
     try:
@@ -57,7 +57,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path} must have format 1 or {FORMAT}, got {config['format']!r}")
     name = _weights_name(config)
     if not name or (checked and config.get("checksum") != _checksum(config)):
-        raise ValueError(f"{path} is damaged, or was changed by hand: its checksum does not fit")
+        raise ValueError(f"{path} is damaged, or was changed by hand: its checksum does not match")
     weights = (folder / name).read_bytes()
     if checked and hashlib.sha256(weights).hexdigest() != config["weights"]:
         raise ValueError(f"{folder / name} is damaged: its SHA-256 is not the one in {CONFIG}")
@@ -69,7 +69,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def require(module: str, message: str) -> Any:
-    """Import an optional dependency, or say how to install it."""
+    """Import an optional dependency, or raise an error that explains how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -77,7 +77,7 @@ def require(module: str, message: str) -> Any:
 
 
 def _weights_name(config: dict[str, Any]) -> str:
-    """Name of the file of weights that belongs to the settings; empty if they name none."""
+    """Name of the weights file that the settings refer to; empty if there is none."""
     if "format" not in config:
         return "model.safetensors"
     digest = str(config.get("weights"))
@@ -85,7 +85,7 @@ def _weights_name(config: dict[str, Any]) -> str:
 
 
 def _saved_weights(folder: Path) -> str:
-    """Name of the weights that a save replaces; empty if the folder holds nothing of ours."""
+    """Name of the weights file that a save replaces; empty if the folder holds no saved module."""
     try:
         config = json.loads((folder / CONFIG).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -94,13 +94,13 @@ def _saved_weights(folder: Path) -> str:
 
 
 def _checksum(config: dict[str, Any]) -> str:
-    """SHA-256 of all settings but itself, whatever the spacing and order of their text."""
+    """SHA-256 of all settings except itself, independent of whitespace and key order."""
     text = json.dumps({k: x for k, x in config.items() if k != "checksum"}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that there is always the old or the new one, whole; its temporary file is ours alone."""
+    """Write a file atomically, through a temporary file that no other process uses."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     file = partial.open("xb")
     try:

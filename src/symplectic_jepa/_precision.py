@@ -16,12 +16,12 @@ R = TypeVar("R")
 
 
 def autocast_off(device: torch.device) -> torch.autocast:
-    """A context in which the caller's autocast does not lower matrix products on ``device``."""
+    """A context that disables the caller's autocast on ``device``."""
     return torch.autocast(device.type, enabled=False)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """``x`` in float32 if it was half or bfloat16; float32 and float64 stay."""
+    """``x`` in float32 if it was float16 or bfloat16; float32 and float64 are unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -44,10 +44,10 @@ def full_precision(
 
 
 def at_full_precision(function: Callable[..., tuple[Tensor, ...]], *states: Tensor) -> tuple[Tensor, ...]:
-    """``function(*states)``, autocast off, in the widest of their dtypes and float32; each is cast back.
+    """``function(*states)`` without autocast, in the widest dtype of the states and float32; results are cast back.
 
     Raises:
-        TypeError: if a state is not floating.
+        TypeError: if a state is not a floating-point tensor.
     """
     if not all(x.is_floating_point() for x in states):
         raise TypeError(f"states must be floating-point tensors, got {', '.join(str(x.dtype) for x in states)}")
@@ -58,17 +58,17 @@ def at_full_precision(function: Callable[..., tuple[Tensor, ...]], *states: Tens
 
 
 def exact_scalar(value: float) -> Tensor:
-    """``value`` as ``(1,)`` on the default device, in float64 where there is one: 0.7 is 0.7.
+    """``value`` as a ``(1,)`` tensor on the default device, in float64 where available, so that 0.7 stays 0.7.
 
-    Not as ``()``, which torch.compile takes for a Python number when it is float64 on the CPU, and compiles twice.
+    Not ``()``: torch.compile treats a float64 scalar on the CPU as a Python number and compiles twice.
     """
     return torch.full((1,), value, dtype=wide_dtype(torch.empty(())))
 
 
 class ExactBuffers(nn.Module):
-    """Buffers named in `_exact` move between devices, but keep their dtype when the module changes its own.
+    """Buffers named in `_exact` move between devices, but keep their dtype when the module is cast.
 
-    They are constants that decide a loss, and take part in it in the dtype of the states.
+    They are constants that determine a loss; ``forward`` casts them to the dtype of the states.
     """
 
     _exact: ClassVar[tuple[str, ...]] = ()
@@ -88,7 +88,7 @@ class ExactBuffers(nn.Module):
         return super()._apply(move, recurse)  # type: ignore[no-untyped-call,no-any-return]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        for name in self._exact:  # scalars were saved as () once
+        for name in self._exact:  # older files store scalars as ()
             x = state_dict.get(prefix + name)
             if isinstance(x, Tensor) and x.ndim == 0:
                 state_dict[prefix + name] = x[None]

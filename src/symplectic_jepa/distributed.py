@@ -1,4 +1,4 @@
-"""The one global sum: statistics of the whole batch, exact under data parallelism."""
+"""The global sum behind all batch statistics, exact under data parallelism."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _c10d: Any = getattr(dist, "distributed_c10d", None)  # absent where PyTorch is 
 class Ranks:
     """The processes whose samples form one batch. Every collective and every rank query goes through this class.
 
-    A group is kept by its name, so that a module that holds one can be copied, and compiled.
+    The group is stored by name, so that a module that holds it can be copied and compiled.
 
     Args:
-        sync: ``False`` makes this process a batch of its own.
-        group: name of the process group; ``None`` is the default group.
+        sync: if ``False``, the samples of this process form a batch by themselves.
+        group: name of the process group; ``None`` for the default group.
     """
 
     sync: bool = True
@@ -35,10 +35,10 @@ class Ranks:
 
     @classmethod
     def of(cls, sync: bool, process_group: ProcessGroup | DeviceMesh | None) -> Ranks:
-        """Those of a process group, or of a device mesh with one dimension.
+        """The ranks of a process group or a one-dimensional device mesh.
 
         Raises:
-            TypeError: if ``process_group`` is something else; a rank outside a group has none.
+            TypeError: if ``process_group`` is anything else, or this rank does not belong to it.
             ValueError: if the mesh has several dimensions.
         """
         if process_group is None:
@@ -62,32 +62,32 @@ class Ranks:
 
     @property
     def size(self) -> int:
-        """Number of processes; 1 without an initialised process group. Asked at call time, never stored."""
+        """Number of processes; 1 without an initialised process group. Evaluated at call time, never stored."""
         if not (self.sync and dist.is_available() and dist.is_initialized()):
             return 1
         if self.group is None:
             return dist.get_world_size()
-        size: int = _c10d._get_group_size_by_name(self.group)  # which torch.compile knows
+        size: int = _c10d._get_group_size_by_name(self.group)  # torch.compile can trace this one
         return size
 
     @property
     def shared(self) -> bool:
-        """Whether other processes have samples of this batch too."""
+        """Whether other processes also hold samples of this batch."""
         return self.size > 1
 
     @property
     def rank(self) -> int:
-        """The place of this process among them."""
+        """Rank of this process in the group."""
         return dist.get_rank(self.process_group) if self.shared else 0
 
     def sum(self, local: Sequence[Tensor]) -> list[Tensor]:
-        """Sum each tensor over all ranks, in one collective.
+        """Sum each tensor over all ranks with one collective.
 
-        The tensors travel as one flat vector in the widest of their dtypes (sums and counts are float64 in this
-        package, so that 1,027 samples stay 1,027).
+        The tensors are sent as one flat vector in the widest of their dtypes. Counts are float64 in this package, so
+        that 1,027 samples stay 1,027.
 
         Args:
-            local: this rank's sums; shapes must agree between ranks, numbers of samples need not.
+            local: this rank's sums. Shapes must agree between ranks; numbers of samples may differ.
 
         Returns:
             The sums over ranks, in the order and dtypes of ``local``.
@@ -103,18 +103,18 @@ class Ranks:
 
 
 class Ranked:
-    """Mixin of the modules with ``sync`` and ``process_group`` arguments, which are kept in ``ranks``."""
+    """Mixin for modules with ``sync`` and ``process_group`` arguments, which are stored in ``ranks``."""
 
     ranks: Ranks
 
     @property
     def sync(self) -> bool:
-        """Whether statistics are those of all ranks' samples."""
+        """Whether statistics are computed over the samples of all ranks."""
         return self.ranks.sync
 
     @property
     def process_group(self) -> ProcessGroup | None:
-        """The ranks in question; ``None`` for all of them."""
+        """The ranks that share the batch; ``None`` for all of them."""
         return self.ranks.process_group
 
 
@@ -122,12 +122,12 @@ class Ranked:
 def _all_reduce_sum(x: Tensor, group: str) -> Tensor:
     """Sum over the ranks of a group (by name; empty for the default one), forward and backward.
 
-    ``dist.all_reduce`` inside the graph is in place and invisible to autograd: every rank would lose the gradient that
-    reaches it through the others, and `DistributedDataParallel`, which averages, would leave it too small by the number
-    of ranks. Summed in both directions, each rank holds ``W · ∂L/∂θ`` of its own samples and the average is exact.
+    ``dist.all_reduce`` works in place and is invisible to autograd: every rank would lose the gradient that reaches it
+    through the others, and since `DistributedDataParallel` averages, the result would be too small by the number of
+    ranks. Summed in both directions, each rank holds ``W · ∂L/∂θ`` of its own samples and the average is exact.
 
-    It is an operator, and not an autograd function that the compiler looks into: torch 2.11 makes of one a compiled
-    graph with the right value and no gradient.
+    This is a custom operator because torch 2.11 compiles the equivalent autograd function into a graph with the right
+    value and no gradient.
     """
     total = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total, group=Ranks(group=group or None).process_group)
@@ -151,5 +151,5 @@ _all_reduce_sum.register_autograd(_backward, setup_context=_keep_group)
 
 
 def count(samples: int, like: Tensor) -> Tensor:
-    """This rank's number of samples, to be summed: a float64 scalar on the device of ``like``."""
+    """This rank's number of samples as a summable float64 scalar on the device of ``like``."""
     return torch.full((), float(samples), dtype=wide_dtype(like), device=like.device)

@@ -19,8 +19,8 @@ class ResNet18(Pretrained, nn.Sequential):
     """A randomly initialised ResNet-18 cut after one of its stages: ``(B, 3, H, W)`` to ``(B, C, h, w)``.
 
     Args:
-        stem: ``"cifar"`` (3×3 stride-1 convolution, no max-pool) or ``"imagenet"`` (the usual one).
-        token_layer: the last stage, 2, 3 or 4, with ``C`` = 128, 256 or 512; later stages are not kept.
+        stem: ``"cifar"`` (3×3 stride-1 convolution, no max-pool) or ``"imagenet"`` (the standard stem).
+        token_layer: the last stage to keep: 2, 3 or 4, with ``C`` = 128, 256 or 512.
 
     Raises:
         ValueError: for an unknown stem or stage.
@@ -35,7 +35,7 @@ class ResNet18(Pretrained, nn.Sequential):
         net = resnet18(weights=None)
         if stem == "cifar":
             conv = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-            # torchvision's own rule for its convolutions
+            # as torchvision initialises its convolutions
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             first: list[nn.Module] = [conv, net.bn1, net.relu]
         else:
@@ -48,21 +48,20 @@ class ResNet18(Pretrained, nn.Sequential):
 class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
     r"""A backbone's token grid as a state ``z = [q | p]`` [paper, section 4.1 and appendix F.4].
 
-    Tokens are pooled to ``grid`` (if given), projected by a 1×1 convolution without bias and BatchNorm to
-    ``token_channels``; per token the first half of the channels is ``q`` and the second ``p``, and each half is
-    flattened in (row, column, channel) order: ``d = h · w · token_channels / 2``. There is no projector: it would
-    mix ``q`` and ``p``.
+    Tokens are pooled to ``grid`` (if given) and projected to ``token_channels`` by a 1×1 convolution without bias and
+    BatchNorm. The first half of each token's channels is ``q``, the second half ``p``. Each half is flattened in (row,
+    column, channel) order, so ``d = h · w · token_channels / 2``. There is no projector, because it would mix ``q`` and
+    ``p``.
 
     Args:
-        backbone: module from ``(B, 3, H, W)`` to a feature map ``(B, C, h, w)`` or to tokens ``(B, N, C)`` in row-major
-            order.
-        in_channels: ``C``.
+        backbone: module that maps ``(B, 3, H, W)`` to a feature map ``(B, C, h, w)`` or to tokens ``(B, N, C)`` in
+            row-major order.
+        in_channels: number of channels ``C`` of the backbone's output.
         token_channels: channels per token after the projection; even.
-        grid: side of the token grid (or ``(h, w)``) that features are pooled to adaptively; ``None`` keeps the
-            backbone's.
-        prefix_tokens: number of class and register tokens that stand before the others and are dropped.
-        token_shape: ``(h, w)`` of the tokens that are left; by default they are a square, which only a square image
-            and a square number of tokens make sure of.
+        grid: side (or ``(h, w)``) of the token grid for adaptive pooling; ``None`` keeps the backbone's grid.
+        prefix_tokens: number of leading class and register tokens to drop.
+        token_shape: ``(h, w)`` of the remaining tokens. The default, a square, requires a square image and a square
+            number of tokens.
 
     Raises:
         ValueError: for a size below 1, or odd ``token_channels``.
@@ -104,8 +103,8 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
         """Build the paper's encoder: a randomly initialised ResNet-18 cut after ``token_layer``.
 
         Args:
-            stem: ``"cifar"`` (3×3 stride-1 convolution, no max-pool) or ``"imagenet"`` (the usual one).
-            token_layer: stage whose feature map becomes the tokens, 2, 3 or 4; later stages are not built.
+            stem: ``"cifar"`` (3×3 stride-1 convolution, no max-pool) or ``"imagenet"`` (the standard stem).
+            token_layer: stage whose feature map becomes the tokens: 2, 3 or 4.
             token_channels: see the class.
             grid: see the class; the paper uses 8 for ImageNet (14×14 pooled to 8×8) and ``None`` for CIFAR.
 
@@ -126,11 +125,11 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
         return projection.out_channels
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode images ``(..., B, 3, H, W)`` into states ``(..., B, 2d)``; the leading dimensions go in as one batch.
+        """Encode images ``(..., B, 3, H, W)`` into states ``(..., B, 2d)``, all leading dimensions as one batch.
 
         Raises:
             ValueError: if ``images`` has fewer than four dimensions, the backbone's output is neither ``(B, C, h, w)``
-                nor ``(B, N, C)`` with ``C = in_channels``, or the shape of its token grid is not known.
+                nor ``(B, N, C)`` with ``C = in_channels``, or the shape of its token grid is unknown.
         """
         if images.ndim < 4:
             raise ValueError(f"images must have shape (..., B, 3, H, W), got {tuple(images.shape)}")
@@ -141,7 +140,7 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
         return z.reshape(*images.shape[:-3], z.shape[-1])
 
     def _feature_map(self, features: Tensor, *, square: bool) -> Tensor:
-        """``(B, C, h, w)`` on the target grid, from a feature map or tokens of an image that may be square."""
+        """Feature map or tokens as ``(B, C, h, w)`` on the target grid; ``square`` is whether the image is square."""
         if features.ndim == 3 and features.shape[2] == self.in_channels:
             features = features[:, self.prefix_tokens :]
             h, w = self.token_shape or self._square(features.shape[1], square)
@@ -166,7 +165,7 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
         return features
 
     def _square(self, count: int, square_image: bool) -> tuple[int, int]:
-        """The sides of a square of tokens, or an error that says what is missing."""
+        """The sides of a square token grid; raises an error that explains what to set if there is none."""
         side = math.isqrt(count)
         if count and square_image and side**2 == count:
             return side, side

@@ -1,4 +1,4 @@
-"""Weights and settings of a module as two plain files, in a folder or on the Hugging Face Hub."""
+"""Save and load modules as two plain files, in a folder or on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HUB = "huggingface_hub", "the Hugging Face Hub needs: pip install huggingface-h
 
 
 class Pretrained:
-    """Mixin of the public modules: ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
+    """Mixin for the public modules: ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
 
     Every constructor argument is an attribute or property of the same name, which `config` reads. Modules of this
     library are written recursively, integrators by name, shared parts once. Parts that cannot be written, such as your
@@ -36,9 +36,9 @@ class Pretrained:
     """
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments and their values now, by name.
+        """The constructor's arguments by name, with their current values.
 
-        Override it in a class that keeps an argument under another name, or that takes ``**kwargs``.
+        Override it in a class that stores an argument under another name or takes ``**kwargs``.
 
         Raises:
             TypeError: if an argument is not an attribute, or the constructor takes ``*args`` or ``**kwargs``.
@@ -66,12 +66,12 @@ class Pretrained:
         )
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` and ``model-….safetensors`` into ``folder``, which is made if it does not exist.
+        """Write ``config.json`` and ``model-….safetensors`` to ``folder``, creating it if necessary.
 
-        A save that is interrupted leaves the previous one as it was. Counters of random draws are in the weights.
+        An interrupted save leaves the previous one intact. Counters of random draws are part of the weights.
 
         Raises:
-            TypeError: if an argument cannot be read, see `config`, or a class has the name of one of this library.
+            TypeError: if an argument cannot be read (see `config`), or a class has the same name as one of ours.
             ImportError: if safetensors is not installed.
         """
         assert isinstance(self, nn.Module)
@@ -82,15 +82,15 @@ class Pretrained:
         _folder.write(Path(folder).expanduser(), config, writer.tensors)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, revision: str | None = None) -> str:
-        """Save into the Hugging Face repository ``"user/name"``, which is made if it does not exist.
+        """Upload to the Hugging Face repository ``"user/name"``, creating it if necessary.
 
         Args:
             repo_id: the repository.
-            private: whether a new repository is private; ``None``: the account's default.
-            revision: branch to commit to; ``None``: the main one.
+            private: whether a new repository is private; ``None`` for the account's default.
+            revision: branch to commit to; ``None`` for the main branch.
 
         Returns:
-            The commit's address.
+            The URL of the commit.
 
         Raises:
             ImportError: if huggingface_hub or safetensors is not installed.
@@ -118,20 +118,20 @@ class Pretrained:
         allow_nonfinite: bool = False,
         **given: Any,
     ) -> Self:
-        """Build what `save_pretrained` wrote: on the CPU, in eval mode, in the dtypes of the weights.
+        """Load a module saved by `save_pretrained`, on the CPU, in eval mode, in the dtypes of the weights.
 
         Args:
             source: a folder, or a Hugging Face repository ``"user/name"`` where huggingface_hub is installed.
-            revision: the repository's branch, tag or, best, commit.
+            revision: the repository's branch, tag or (preferably) commit.
             allow_nonfinite: accept NaN and infinity in the weights.
-            given: arguments that could not be written, by name, ``backbone=…``, or where two have one name by their
-                whole path, ``**{"hamiltonian.potential": …}``. Weights are copied into their own tensors.
+            given: arguments that could not be written, by name (``backbone=…``) or, if a name is ambiguous, by full
+                path (``**{"hamiltonian.potential": …}``). Saved weights are copied into their tensors.
 
         Raises:
             FileNotFoundError: if ``source`` is neither a folder nor a repository, or lacks one of the two files.
-            TypeError: if it holds another class, or an argument in ``given`` is missing, ambiguous or not asked for.
-            ValueError: if a file is damaged, holds NaN or infinity, or names what this library does not have.
-            RuntimeError: if weights are missing or do not fit.
+            TypeError: if it holds another class, or an argument in ``given`` is missing, ambiguous or not needed.
+            ValueError: if a file is damaged, holds NaN or infinity, or names something unknown to this library.
+            RuntimeError: if weights are missing or have the wrong shape.
             ImportError: if safetensors is not installed.
         """
         folder = Path(source).expanduser()
@@ -148,14 +148,14 @@ class Pretrained:
         with _codec.bounded(tensors):
             module: Self = reader.decode(config)
         if unused := sorted(given.keys() - reader.used):
-            raise TypeError(f"{folder} does not ask for {', '.join(unused)}")
+            raise TypeError(f"{folder} does not need {', '.join(unused)}")
         assert isinstance(module, nn.Module)
         _codec.load(module, tensors, config.get("ties", {}), old=old)
         return module.eval()
 
 
 def _download(source: str | os.PathLike[str], revision: str | None) -> Path:
-    """The folder of a Hugging Face repository in the local cache."""
+    """Download a Hugging Face repository and return its folder in the local cache."""
     missing = FileNotFoundError(f"source must be a folder or a repository 'user/name', got {str(source)!r}")
     if not isinstance(source, str) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
         raise missing

@@ -1,4 +1,4 @@
-"""Checkpoints of the paper's authors."""
+"""Load checkpoints of the paper's authors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from symplectic_jepa.hamiltonians import SeparableHamiltonian
 from symplectic_jepa.predictors import HamiltonianPredictor
 
 State = dict[str, Tensor]
-_STAGES = {128: 2, 256: 3, 512: 4}  # of ResNet-18, by the channels that the token projection reads
+_STAGES = {128: 2, 256: 3, 512: 4}  # of ResNet-18, by input channels of the token projection
 _RESIDUAL = "H.residual_V."
 _SETTINGS = ("steps", "dt")  # of the predictor, under ``hjepa``
 _ENERGY = ("base_coeff", "residual_scale", "activation")  # and of its Hamiltonian
@@ -25,15 +25,15 @@ def load_reference_checkpoint(
 ) -> tuple[PhaseSpaceTokenEncoder, HamiltonianPredictor | None]:
     """Read a checkpoint in the layout of the paper's authors: a dict with ``encoder``, ``predictor`` and ``config``.
 
-    Sizes follow from the weights; step size, steps and coefficients from ``config["hjepa"]``, else the paper's
-    [appendix F.11]. Stages after the token layer are ignored, and the bias of the potential's last layer, a constant of
-    the energy. No code in the file is run.
+    Sizes are inferred from the weights. Step size, steps and coefficients come from ``config["hjepa"]``, with the
+    paper's values as defaults [appendix F.11]. Stages after the token layer are ignored, as is the bias of the
+    potential's last layer, which only adds a constant to the energy. No code in the file is run.
 
     Returns:
-        The encoder, in eval mode, and the predictor, or ``None`` for a baseline's checkpoint.
+        The encoder in eval mode, and the predictor (``None`` for a baseline's checkpoint).
 
     Raises:
-        ValueError: if the file has another layout, naming what is missing, unknown or does not fit.
+        ValueError: if the file has another layout; the message names what is missing, unknown or mismatched.
         pickle.UnpicklingError: if it holds anything but tensors and primitives.
     """
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -95,7 +95,7 @@ def _predictor(state: State, settings: Mapping[str, Any], path: Any) -> Hamilton
         name = "output" if layer == layers[-1] else f"hidden.{i}"
         for part in ("weight", "bias"):
             theirs = f"{_RESIDUAL}{layer}.{part}"
-            if theirs in state and f"{name}.{part}" != "output.bias":  # what is missing is named below
+            if theirs in state and f"{name}.{part}" != "output.bias":  # _load names missing weights
                 renamed[f"{name}.{part}"] = state[theirs]
     _load(energy, renamed, path)
     return HamiltonianPredictor(energy, **{k: settings[k] for k in _SETTINGS if k in settings})
@@ -109,7 +109,7 @@ def _load(module: torch.nn.Module, state: State, path: Any) -> None:
 
 
 def _section(settings: Mapping[str, Any], name: str, path: Any) -> Mapping[str, Any]:
-    """A part of a nested dict, empty if it is missing or ``None``."""
+    """A section of a nested dict; empty if it is missing or ``None``."""
     section = settings.get(name) or {}
     if not isinstance(section, Mapping):
         raise ValueError(f"{name} of {path} must be a dict, got {type(section).__name__}")
@@ -117,7 +117,7 @@ def _section(settings: Mapping[str, Any], name: str, path: Any) -> Mapping[str, 
 
 
 def _state(checkpoint: Mapping[str, Any], name: str, path: Any) -> State:
-    """The weights of a module, without the prefix of a data-parallel wrapper."""
+    """The weights of a module, without the data-parallel prefix ``module.``."""
     state = _section(checkpoint, name, path)
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):

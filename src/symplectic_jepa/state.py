@@ -1,4 +1,4 @@
-"""The flat layout of a phase-space state, in one place: ``z = [q | p]``."""
+"""The flat layout of a phase-space state, ``z = [q | p]``."""
 
 from __future__ import annotations
 

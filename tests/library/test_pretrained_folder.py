@@ -46,8 +46,8 @@ def test_bad_files_are_named(tmp_path):
         ("[" * 100_000, r"config\.json is not JSON"),
         ("[]", "must hold a 'class'"),
         (json.dumps({**config, "format": 3}), "must have format 1 or 2, got 3"),
-        (json.dumps({**config, "arguments": {"floor": 9.0}}), "changed by hand: its checksum does not fit"),
-        (json.dumps({**config, "weights": "../secret"}), "checksum does not fit"),
+        (json.dumps({**config, "arguments": {"floor": 9.0}}), "changed by hand: its checksum does not match"),
+        (json.dumps({**config, "weights": "../secret"}), "checksum does not match"),
     ):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(ValueError, match=message):

@@ -15,7 +15,7 @@ def test_what_cannot_be_written_is_asked_for(tmp_path):
     predictor.save_pretrained(tmp_path)
     with pytest.raises(TypeError, match=r"needs potential=…: this argument \(hamiltonian.potential\)"):
         sj.HamiltonianPredictor.from_pretrained(tmp_path)
-    with pytest.raises(TypeError, match="does not ask for backbone"):
+    with pytest.raises(TypeError, match="does not need backbone"):
         sj.HamiltonianPredictor.from_pretrained(tmp_path, potential=Well(), backbone=None)
     z = torch.randn(3, 2 * D)
     for name in ("potential", "hamiltonian.potential"):
@@ -44,7 +44,7 @@ def test_two_places_never_get_one_given_part(tmp_path):
     states = torch.randn(2, 5, 4)
     two = objective(regularizer(1), regularizer(2))
     two.save_pretrained(tmp_path)
-    with pytest.raises(TypeError, match=r"asked for at penalties\.a\.regularizer and at penalties\.b\.regularizer"):
+    with pytest.raises(TypeError, match=r"needed at penalties\.a\.regularizer and at penalties\.b\.regularizer"):
         sj.LeJEPAObjective.from_pretrained(tmp_path, regularizer=regularizer(1))
     places = {"penalties.a.regularizer": regularizer(1), "penalties.b.regularizer": regularizer(2)}
     assert torch.equal(sj.LeJEPAObjective.from_pretrained(tmp_path, **places)(states)[0], two(states)[0])
@@ -136,7 +136,7 @@ class Numbered(Pendulum):
         (Keywords(a=1), r"Keywords must override config\(\): its constructor takes \*\*options"),
         (OtherWell(), "settings of OtherWell must be its constructor's arguments: .*'potential'"),
         (Numbered(), "must hold tensors to be saved, got dict at _extra_state"),
-        (Open(options={1: 2}), r"options must have words as keys to be saved, got \[1\]"),
+        (Open(options={1: 2}), r"options must have strings as keys to be saved, got \[1\]"),
         (type("SIGReg", (sj.SIGReg,), {})(), "SIGReg must have another name to be saved"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a geometry is: a symmetric positive definite operator ``H``, by its eigenvalues and its square root."""
+"""The interface of a geometry: a symmetric positive definite operator ``H``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Geometry(Pretrained, nn.Module, ABC):
 
     @abstractmethod
     def sqrt_apply(self, z: Tensor) -> Tensor:
-        """``H^{1/2} z``, the symmetric root: ``(..., D)`` to ``(..., D)``, in float32 or better."""
+        """``H^{1/2} z``, the symmetric square root: ``(..., D)`` to ``(..., D)``, in float32 or better."""
 
     @abstractmethod
     def eigenvalues(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Geometries with one eigenvalue a coordinate."""
+"""Geometries with one eigenvalue per coordinate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class DiagonalGeometry(Geometry, ExactBuffers):
     """``H = diag(λ)``, fixed [paper, appendix F.2].
 
     Args:
-        diagonal: ``λ > 0``, ``(D,)``, or ``(1,)`` for any ``D``; a tensor.
+        diagonal: eigenvalues ``λ > 0``, a tensor ``(D,)``, or ``(1,)`` for any ``D``.
 
     Raises:
         TypeError: if ``diagonal`` is not a floating-point tensor.

@@ -1,4 +1,4 @@
-"""A geometry that is any matrix."""
+"""A geometry given by a dense matrix."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from symplectic_jepa.geometries._base import Geometry
 
 
 class MatrixGeometry(Geometry, ExactBuffers):
-    """A dense ``H``, fixed: what `fit_geometry` finds, for one [paper, theorem 3.3 and appendix F.2].
+    """A fixed dense ``H``, such as the result of `fit_geometry` [paper, theorem 3.3 and appendix F.2].
 
     Args:
         matrix: ``H``, symmetric positive definite ``(D, D)``, a tensor or a numpy array.
 
     Raises:
         TypeError: if ``matrix`` is not a floating-point tensor or array.
-        ValueError: if ``matrix`` has another shape, is not finite, not symmetric or not positive definite.
+        ValueError: if ``matrix`` has another shape, or is not finite, symmetric and positive definite.
 
     Examples:
         >>> import torch
@@ -36,7 +36,7 @@ class MatrixGeometry(Geometry, ExactBuffers):
 
     def __init__(self, matrix: _checks.Array) -> None:
         super().__init__()
-        if not (isinstance(matrix, Tensor) and matrix.is_meta):  # whose values come with the weights
+        if not (isinstance(matrix, Tensor) and matrix.is_meta):  # on meta, values come with the weights
             given = _checks.array("matrix", matrix)
             matrix = _checks.positive_definite("matrix", given).to(given.dtype)
             if matrix.ndim != 2:
@@ -58,7 +58,7 @@ class MatrixGeometry(Geometry, ExactBuffers):
         return self.values
 
     def _decompose(self) -> None:
-        """The symmetric root and the eigenvalues, in float64, anew whenever a matrix is loaded."""
+        """Compute the square root and the eigenvalues in float64; repeated whenever a matrix is loaded."""
         values, vectors = torch.linalg.eigh(self.matrix.to(wide_dtype(self.matrix)))
         root = (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
         dtype = torch.promote_types(self.matrix.dtype, torch.float32)

@@ -13,11 +13,11 @@ from symplectic_jepa.geometries._base import Geometry
 
 
 class TokenGridGeometry(Geometry):
-    """A function of frequency, the same for both halves of ``[q | p]`` and every channel [paper, appendix F.2].
+    """``H`` as a function of frequency, shared by all channels and both halves of ``[q | p]`` [paper, appendix F.2].
 
-    Each half is flattened in (row, column, channel) order. With ``boundary="free"`` (Neumann: the ends of a chain are
-    no neighbours, as on an image) the modes are the cosines of the DCT-II, reached by the FFT of the mirrored grid;
-    with ``"periodic"`` those of the FFT itself. Subclasses give the `eigenvalues` ``(rows, columns)``.
+    Each half is flattened in (row, column, channel) order. With ``boundary="free"`` (Neumann: opposite edges are not
+    neighbours, as in an image) the modes are the cosines of the DCT-II, computed by the FFT of the mirrored grid; with
+    ``"periodic"`` they are those of the FFT itself. Subclasses define the `eigenvalues` ``(rows, columns)``.
 
     Args:
         grid: ``L`` tokens in a chain, or ``(rows, columns)``.
@@ -25,10 +25,10 @@ class TokenGridGeometry(Geometry):
         boundary: ``"free"`` or ``"periodic"``.
 
     Raises:
-        ValueError: for another grid or boundary, or a size below 1.
+        ValueError: for an invalid grid or boundary, or a size below 1.
     """
 
-    _place: Tensor  # empty: it says on which device the eigenvalues are computed
+    _place: Tensor  # empty; its device is where the eigenvalues are computed
 
     def __init__(self, grid: int | tuple[int, int], *, halves: int = 2, boundary: str = "free") -> None:
         super().__init__()
@@ -42,10 +42,10 @@ class TokenGridGeometry(Geometry):
         self.boundary = _checks.one_of("boundary", boundary, ("free", "periodic"))
         self.register_buffer("_place", torch.empty(0), persistent=False)
 
-    # Both are computed where they are used, in float64, so that no change of dtype and no meta device spoils them.
+    # Both are recomputed in float64 on every call, so that dtype changes and the meta device cannot corrupt them.
 
     def _frequency(self) -> Tensor:
-        """Of every mode along both axes, ``(2, rows, columns)``, in radians per token."""
+        """Frequency of every mode along both axes, ``(2, rows, columns)``, in radians per token."""
         modes = [torch.arange(side, device=self._place.device) for side in self.grid]
         if self.boundary == "periodic":
             modes = [k.minimum(len(k) - k) * 2 for k in modes]
@@ -53,15 +53,15 @@ class TokenGridGeometry(Geometry):
         return torch.stack(torch.meshgrid(*angles, indexing="ij"))
 
     def _fold(self, device: torch.device) -> Tensor:
-        """The mode of every bin that ``rfft2`` keeps, as an index into the flattened eigenvalues."""
+        """For every bin of ``rfft2``, the index of its mode in the flattened eigenvalues."""
         modes = [torch.arange(side, device=device) for side in self.grid]
         if self.boundary == "free":
-            modes = [torch.cat((k, k[-1:], k[1:].flip(0))) for k in modes]  # bins k and 2n − k, while bin n is empty
+            modes = [torch.cat((k, k[-1:], k[1:].flip(0))) for k in modes]  # bins k and 2n − k; bin n is empty
         return modes[0][:, None] * self.grid[1] + modes[1][: len(modes[1]) // 2 + 1]
 
     @full_precision
     def sqrt_apply(self, z: Tensor) -> Tensor:
-        """``H^{1/2} z``: ``(..., halves · rows · columns · channels)`` to the same."""
+        """``H^{1/2} z``: ``(..., halves · rows · columns · channels)`` to the same shape."""
         blocks = (self.halves, *self.grid)
         if z.ndim == 0 or z.shape[-1] == 0 or z.shape[-1] % math.prod(blocks):
             raise ValueError(f"z must have a multiple of {blocks} (halves, rows, columns) last, got {tuple(z.shape)}")
@@ -75,15 +75,13 @@ class TokenGridGeometry(Geometry):
 
 
 class LaplacianGeometry(TokenGridGeometry):
-    """``H = κν + ε``, ``ν`` the graph Laplacian of a chain (``grid=L``) or grid (``grid=(rows, columns)``) of tokens.
-
-    [paper, appendix F.2]
+    """``H = κν + ε`` with the graph Laplacian ``ν`` of the token grid [paper, appendix F.2].
 
     Args:
-        grid: the tokens.
-        kappa: ``κ ≥ 0``, how stiff the bonds between neighbours are.
-        eps: ``ε > 0``, the smallest eigenvalue.
-        halves: 2 for a state ``[q | p]``, 1 for ``q`` or ``p`` alone.
+        grid: see `TokenGridGeometry`.
+        kappa: stiffness ``κ ≥ 0`` of the bonds between neighbours.
+        eps: smallest eigenvalue ``ε > 0``.
+        halves: see `TokenGridGeometry`.
         boundary: see `TokenGridGeometry`.
 
     Raises:
@@ -115,21 +113,21 @@ class RadialGeometry(TokenGridGeometry):
 
     ``w_k = log(max_condition) · e^{θ_k} / (e^b + Σ_j e^{θ_j})``
 
-    that are positive, so ``λ`` is monotone, and whose sum stays below ``log(max_condition)``, so ``λ_max/λ_min`` stays
-    below ``max_condition``. The gauge makes ``mean log λ = 0``: the scale of ``z`` is not ``H``'s to change. All three
-    hold for every ``θ``; ``b`` is such that ``θ = 0``, where training starts and weight decay pulls, has
-    ``initial_condition``.
+    The steps are positive, so ``λ`` is monotone. Their sum is below ``log(max_condition)``, so ``λ_max/λ_min`` is below
+    ``max_condition``. The gauge makes ``mean log λ = 0``, so ``H`` cannot change the scale of ``z``. All three are true
+    for every ``θ``. ``b`` is chosen so that ``θ = 0``, where training starts and to which weight decay pulls, has the
+    condition number ``initial_condition``.
 
     Args:
-        grid: the tokens, as for `LaplacianGeometry`; two or more.
+        grid: see `TokenGridGeometry`; at least two tokens.
         knots: number ``K`` of parameters ``θ``.
-        max_condition: bound of the condition number, above 1.
-        initial_condition: the condition number at the start, above 1 and below ``max_condition``.
-        halves: see `LaplacianGeometry`.
+        max_condition: upper bound of the condition number, above 1.
+        initial_condition: initial condition number, above 1 and below ``max_condition``.
+        halves: see `TokenGridGeometry`.
         boundary: see `TokenGridGeometry`.
 
     Raises:
-        ValueError: if the grid has one token, or a setting is out of its range.
+        ValueError: if the grid has only one token, or a setting is out of range.
     """
 
     def __init__(
@@ -149,7 +147,7 @@ class RadialGeometry(TokenGridGeometry):
         if initial_condition >= max_condition:
             raise ValueError(f"initial_condition must be below {max_condition:g}, got {initial_condition!r}")
         if math.prod(self.grid) < 2:
-            raise ValueError(f"grid must have two tokens or more, got {grid!r}")
+            raise ValueError(f"grid must have at least two tokens, got {grid!r}")
 
     @property
     def knots(self) -> int:
@@ -157,7 +155,7 @@ class RadialGeometry(TokenGridGeometry):
         return self.theta.numel()
 
     def eigenvalues(self) -> Tensor:
-        """``λ``, ``(rows, columns)``, with a gradient to ``theta``."""
+        """``λ``, ``(rows, columns)``, differentiable with respect to ``theta``."""
         theta = at_least_float32(self.theta)
         radius = self._frequency().square().sum(0).sqrt()
         steps = (len(theta) * radius / radius.max())[..., None] - torch.arange(len(theta), device=theta.device)

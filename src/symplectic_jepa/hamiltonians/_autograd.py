@@ -1,4 +1,4 @@
-"""The gradient of an energy through autograd, in every setting that a Hamiltonian is called in."""
+"""The gradient of an energy through autograd: in training, without gradients, and compiled."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def check_energy(name: str, energy: Tensor, **states: Tensor) -> Tensor:
 
 
 def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) -> tuple[Tensor, ...]:
-    """The partial derivatives of ``energy(*states)``, a ``(...)`` of states ``(..., d)``, one per state.
+    """The partial derivatives of the energies ``(...)`` of ``states``, each ``(..., d)``, one per state.
 
     In training they carry a graph of their own (second derivatives), if a state or anything else that the energy reads
     requires a gradient; under ``no_grad`` and ``inference_mode`` they are still computed, without a graph; in a full
     graph of ``torch.compile`` they come from ``torch.func.grad``.
 
     Args:
-        name: what the energy is called, for the errors.
-        energy: the energies of the states, each depending on its own row only.
+        name: name of the energy in error messages.
+        energy: function of the states; each energy may depend only on its own row.
         **states: the arguments, by name and in order.
 
     Raises:
@@ -68,7 +68,7 @@ def unknown_leaf(value: Tensor, known: Sequence[Tensor]) -> Tensor | None:
         if node is None or node in seen:
             continue
         seen.add(node)
-        variable: Tensor | None = getattr(node, "variable", None)  # of the node that accumulates a leaf's gradient
+        variable: Tensor | None = getattr(node, "variable", None)  # set on nodes that accumulate a leaf's gradient
         if variable is not None and id(variable) not in leaves:
             return variable
         todo += [following for following, _ in node.next_functions]
@@ -76,9 +76,9 @@ def unknown_leaf(value: Tensor, known: Sequence[Tensor]) -> Tensor | None:
 
 
 def _leaf(x: Tensor, training: bool) -> Tensor:
-    """A tensor to differentiate by: with the caller's graph behind it if the caller differentiates through it."""
+    """A tensor to differentiate with respect to, connected to the caller's graph if that needs gradients."""
     if training and x.requires_grad:
-        # An alias, because the states of a rollout depend on each other: the derivative by q itself would include
-        # the path from q through an earlier kick to p, and be a total derivative instead of a partial one.
+        # An alias, because the states of a rollout depend on each other: a derivative with respect to q itself would
+        # include the path from q through an earlier kick to p, making it total instead of partial.
         return x.view_as(x)
     return (x.clone() if x.is_inference() else x.detach()).requires_grad_()

@@ -1,4 +1,4 @@
-"""What a Hamiltonian is, and what makes one separable."""
+"""The interfaces of general and separable Hamiltonians."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from symplectic_jepa.pretrained import Pretrained
 
 
 class Hamiltonian(Pretrained, nn.Module, ABC):
-    """An energy ``H(q, p)``; subclasses implement ``forward``, and `gradient` where they know it in closed form.
+    """An energy ``H(q, p)``; subclasses implement ``forward``, and `gradient` if they have a closed form.
 
-    Only the subclass `AbstractSeparable` may be given to the explicit integrators; any other one is integrated by
+    The explicit integrators accept only subclasses of `AbstractSeparable`; all others are integrated by
     `implicit_midpoint` [paper, equations 24 and 25]. To write your own, define its energy::
 
         class MagneticField(Hamiltonian):
@@ -27,13 +27,13 @@ class Hamiltonian(Pretrained, nn.Module, ABC):
         """Energies ``(...)`` of positions and momenta ``(..., d)``."""
 
     def gradient(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        """``(∂H/∂q, ∂H/∂p)``, each ``(..., d)``; through autograd unless a subclass has a closed form.
+        """``(∂H/∂q, ∂H/∂p)``, each ``(..., d)``, through autograd unless a subclass has a closed form.
 
         Works in training (second derivatives flow through it), under ``no_grad`` and ``inference_mode``, and in a
         full graph of ``torch.compile``.
 
         Raises:
-            TypeError: if a state is not floating.
+            TypeError: if a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape, or ``forward`` does not return one energy per state.
             RuntimeError: if the energy is not connected to ``q`` or ``p`` through autograd.
         """
@@ -45,8 +45,8 @@ class Hamiltonian(Pretrained, nn.Module, ABC):
 class AbstractSeparable(Hamiltonian):
     r"""``H(q, p) = T(p) + V(q)``, by default with ``T(p) = ½‖p‖²`` [paper, eq. 26].
 
-    The kinetic metric is fixed by default: a learnable one would let the encoder's scale constraints be met by
-    rescaling it. To write your own Hamiltonian, subclass this and implement `potential` and `force`::
+    The kinetic metric is fixed by default: if it were learnable, rescaling it could satisfy the constraints on the
+    encoder's scale. To write your own Hamiltonian, subclass this and implement `potential` and `force`::
 
         class Pendulum(AbstractSeparable):
             def potential(self, q):
@@ -71,14 +71,14 @@ class AbstractSeparable(Hamiltonian):
         return 0.5 * p.square().sum(-1)
 
     def velocity(self, p: Tensor) -> Tensor:
-        """``∇T(p) = p``, the direction of a drift: ``(..., d)`` to ``(..., d)``."""
+        """The drift velocity ``∇T(p) = p``: ``(..., d)`` to ``(..., d)``."""
         return p
 
     def gradient(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         """``(∂H/∂q, ∂H/∂p) = (−force(q), velocity(p))``, each ``(..., d)``.
 
         Raises:
-            TypeError: if a state is not floating.
+            TypeError: if a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape.
         """
         _checks.states(q, p)
@@ -88,7 +88,7 @@ class AbstractSeparable(Hamiltonian):
         """``H(q, p) = T(p) + V(q)``: ``(..., d)`` twice to ``(...)``.
 
         Raises:
-            TypeError: if a state is not floating.
+            TypeError: if a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape.
         """
         _checks.states(q, p)

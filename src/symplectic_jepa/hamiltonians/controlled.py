@@ -1,4 +1,4 @@
-"""A Hamiltonian with an input, for world models whose predictions are conditioned on an action."""
+"""A Hamiltonian with a control input, for action-conditioned world models."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from symplectic_jepa.hamiltonians._base import AbstractSeparable
 class ControlledHamiltonian(AbstractSeparable, ExactBuffers):
     r"""``q̇ = ∇T(p),  ṗ = −(∇V(q) − B(q)u)`` with a control input ``u ∈ R^m`` [Symplectic ODE-Net, arXiv:1909.12077].
 
-    `with_control` binds one ``u`` (held over the call, as over one frame of an environment) and returns a separable
-    Hamiltonian that every integrator takes; ``HamiltonianPredictor.forward(z, control=u)`` does this for you. With no
-    control bound this is the free system, ``u = 0``.
+    `with_control` binds one ``u`` (constant during the call, like an action during one frame) and returns a separable
+    Hamiltonian that every integrator takes; ``HamiltonianPredictor.forward(z, control=u)`` does this for you. Without a
+    control this is the free system, ``u = 0``.
 
     For a fixed ``u`` and a constant ``B`` the map is symplectic: the force has the potential ``V(q) − qᵀBu``. For a
     ``B(q)`` that depends on the position it is in general **not** symplectic, because ``B(q)u`` need not be a
-    gradient; it still keeps volume (each kick is a shear), and ``−h`` with the same ``u`` still inverts it exactly.
+    gradient. It still preserves volume (each kick is a shear), and ``−h`` with the same ``u`` still inverts it exactly.
 
     Args:
         hamiltonian: the free system, separable.
-        input_matrix: ``B``: a ``(d, m)`` tensor (kept as a buffer), a ``(d, m)`` parameter (learned), or a module or
-            callable from ``(..., d)`` to ``(..., d, m)``.
+        input_matrix: matrix ``B``: a ``(d, m)`` tensor (kept as a buffer), a ``(d, m)`` parameter (learned), or a
+            module or callable from ``(..., d)`` to ``(..., d, m)``.
 
     Raises:
         TypeError: if ``hamiltonian`` is not separable, or ``input_matrix`` neither a tensor nor callable.
@@ -65,7 +65,7 @@ class ControlledHamiltonian(AbstractSeparable, ExactBuffers):
             self.input_matrix = input_matrix
 
     def with_control(self, control: Tensor) -> AbstractSeparable:
-        """This system under a fixed input ``u``, ``(..., m)`` with leading dimensions that broadcast to the state's.
+        """This system under a fixed input ``u``, ``(..., m)``, whose leading dimensions broadcast to the state's.
 
         Raises:
             TypeError: if ``control`` is not a floating tensor.
@@ -92,7 +92,7 @@ class ControlledHamiltonian(AbstractSeparable, ExactBuffers):
         """``B(q)u`` in the dtype of ``q``: ``(..., d)`` and ``(..., m)`` to ``(..., d)``.
 
         Raises:
-            ValueError: if ``B`` or ``control`` does not fit ``q``.
+            ValueError: if the shape of ``B`` or ``control`` does not match ``q``.
         """
         matrix = self.input_matrix if isinstance(self.input_matrix, Tensor) else self.input_matrix(q)
         fits = matrix.ndim >= 2 and matrix.shape[:-1] in (q.shape, q.shape[-1:])
@@ -125,10 +125,10 @@ class _Driven(AbstractSeparable):
         """``V(q) − qᵀBu`` for a constant ``B``: ``(..., d)`` to ``(...)``.
 
         Raises:
-            TypeError: if ``B`` depends on the position, where the force has no potential in general.
+            TypeError: if ``B`` depends on the position, because the force then has no potential in general.
         """
         if not isinstance(self.system.input_matrix, Tensor):
-            raise TypeError("a system under control has an energy for a constant input_matrix only, got B(q)")
+            raise TypeError("a system under control has an energy only for a constant input_matrix, got B(q)")
         return self.system.potential(q) - (q * self.system.input_force(q, self.control)).sum(-1)
 
     def force(self, q: Tensor) -> Tensor:

@@ -10,17 +10,17 @@ from symplectic_jepa.hamiltonians.mlp import MLPHamiltonian
 
 
 class GeneralHamiltonian(MLPHamiltonian):
-    r"""``H(q, p) = ½(‖q‖² + ‖p‖²) + s · f([q, p])`` with an MLP ``f``, its gradient in closed form.
+    r"""``H(q, p) = ½(‖q‖² + ‖p‖²) + s · f([q, p])`` with an MLP ``f`` and a closed-form gradient.
 
-    The learnable, not separable form of [paper, appendix F.5]: ``f`` couples ``q`` and ``p``, an explicit kick–drift
-    scheme such as `leapfrog` would not be symplectic on it and raises. Integrate it with `implicit_midpoint`.
+    The learnable, non-separable form of [paper, appendix F.5]: ``f`` couples ``q`` and ``p``. Explicit kick–drift
+    schemes such as `leapfrog` would not be symplectic, so they raise an error. Use `implicit_midpoint`.
 
     Args:
         dim: dimension ``d`` of ``q`` (and of ``p``).
         hidden_dim: width of the hidden layers.
         depth: number of hidden layers.
         activation: ``"gelu"``, ``"silu"``, ``"tanh"`` or ``"softplus"``.
-        residual_scale: ``s``; kept in a buffer, see `set_residual_scale`.
+        residual_scale: scale ``s`` of ``f``; stored in a buffer, see `set_residual_scale`.
 
     Raises:
         ValueError: for a size below 1, an unknown activation or a scale that is not finite.
@@ -55,7 +55,7 @@ class GeneralHamiltonian(MLPHamiltonian):
         """``H(q, p)``: ``(..., dim)`` twice to ``(...)``.
 
         Raises:
-            TypeError: if a state is not floating.
+            TypeError: if a state is not floating-point.
             ValueError: if ``q`` and ``p`` are not both ``(..., dim)``.
         """
         z = self._join(q, p)

@@ -1,4 +1,4 @@
-"""The learned term of an energy: an MLP with its gradient in closed form."""
+"""The learned term of an energy: an MLP with a closed-form gradient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from symplectic_jepa.hamiltonians._base import Hamiltonian
 
 
 def _softplus(a: Tensor) -> Tensor:
-    # Not F.softplus: above its threshold that is the identity, so its derivative is not the sigmoid.
+    # Not F.softplus: above its threshold it is the identity, so its derivative is not the sigmoid.
     return torch.logaddexp(a, torch.zeros_like(a))
 
 
@@ -25,9 +25,8 @@ def _silu_backward(g: Tensor, a: Tensor) -> Tensor:
     return g * (s * (1 + a * (1 - s)))
 
 
-# φ, and the pull-back g ↦ g ⊙ φ'(a): where PyTorch's own backward kernel is differentiable itself, that one, a single
-# pass where the formula takes ten. Smooth activations only: a ReLU potential has a piecewise constant force, which
-# learns nothing from q.
+# φ and its pull-back g ↦ g ⊙ φ'(a). Where PyTorch's backward kernel is differentiable, we use it: one pass instead of
+# ten. Smooth activations only: the force of a ReLU potential is piecewise constant and learns nothing from q.
 _ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
     "gelu": (F.gelu, torch.ops.aten.gelu_backward),
     "silu": (F.silu, _silu_backward),
@@ -40,16 +39,16 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
     r"""An energy with a learned term ``s · f(x)``; subclasses define ``x`` and add the other terms.
 
     With layers ``a_l = W_l h_{l−1} + b_l``, ``h_l = φ(a_l)``, ``h_0 = x`` and ``f = w · h_depth``, the gradient is
-    ``∇f(x) = W_1ᵀ(φ'(a_1) ⊙ W_2ᵀ(φ'(a_2) ⊙ … w))``: one forward and one transposed pass over the same weights. No
-    autograd runs inside, so training needs no double backward. Weights take part in the dtype of the state.
+    ``∇f(x) = W_1ᵀ(φ'(a_1) ⊙ W_2ᵀ(φ'(a_2) ⊙ … w))``: one forward and one transposed pass over the same weights. It
+    does not call autograd, so training needs no double backward. Weights are cast to the dtype of the state.
 
     Args:
         inputs: dimension of ``x``.
         hidden_dim: width of the hidden layers.
         depth: number of hidden layers.
         activation: ``"gelu"``, ``"silu"``, ``"tanh"`` or ``"softplus"``.
-        residual_scale: ``s``; kept in a float64 buffer, so a warm-up (`set_residual_scale`) neither recompiles nor
-            breaks a captured graph, and no change of dtype rounds it.
+        residual_scale: scale ``s`` of ``f``, a float64 buffer, so that a warm-up (`set_residual_scale`) neither
+            recompiles nor breaks a captured graph, and dtype changes do not round it.
 
     Raises:
         ValueError: for a size below 1, an unknown activation or a scale that is not finite.
@@ -65,7 +64,7 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
         self.activation = _checks.one_of("activation", activation, _ACTIVATIONS)
         widths = [inputs] + [hidden_dim] * depth
         self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
-        # No output bias: a constant added to the energy moves no state and would be a parameter without a gradient.
+        # No output bias: it would add a constant to the energy and never get a gradient.
         self.output = nn.Linear(hidden_dim, 1, bias=False)
         scale = _checks.finite("residual_scale", residual_scale)
         self.register_buffer("residual_scale", exact_scalar(scale))
@@ -81,12 +80,12 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
         return len(self.hidden)
 
     def config(self) -> dict[str, Any]:
-        """See `Pretrained.config`; ``residual_scale`` as the number that it is for the constructor."""
+        """See `Pretrained.config`; ``residual_scale`` is given as a number."""
         scale = self.residual_scale if self.residual_scale.is_meta else self.residual_scale.item()
         return {key: scale if key == "residual_scale" else value for key, value in super().config().items()}
 
     def set_residual_scale(self, scale: float) -> None:
-        """Set ``s`` in place, without a host synchronisation.
+        """Set ``s`` in place, without host synchronisation.
 
         Raises:
             ValueError: if ``scale`` is not finite.
@@ -102,7 +101,7 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
         return (self.residual_scale.to(x.dtype) * F.linear(h, self.output.weight.to(h.dtype))).squeeze(-1)
 
     def _residual_gradient(self, x: Tensor, *, factor: float = 1.0) -> Tensor:
-        """``factor · s ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``; the factor costs no pass over the states."""
+        """``factor · s ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``; the factor costs no extra pass over states."""
         act, pull_back = _ACTIVATIONS[self.activation]
         h = x
         passed: list[tuple[Tensor, Tensor]] = []

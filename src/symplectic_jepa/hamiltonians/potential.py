@@ -1,4 +1,4 @@
-"""Any potential the user can write, its force through autograd."""
+"""A user-written potential, with its force through autograd."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class PotentialHamiltonian(AbstractSeparable):
     r"""``H(q, p) = ½‖p‖² + V(q)`` for a user-written ``V``; the force ``−∇V`` comes from autograd [paper, eq. 26].
 
     Works in training (second derivatives flow through the force), under ``no_grad`` and ``inference_mode``, and in
-    a full graph of ``torch.compile``, where it uses ``torch.func.grad`` (so a compiled potential must not hold
-    train-mode BatchNorm; eagerly it may).
+    a full graph of ``torch.compile``, where it uses ``torch.func.grad`` (so a compiled potential must not contain
+    BatchNorm in train mode; in eager mode it may).
 
     Args:
-        potential: module or callable from ``(..., d)`` to ``(...)``, each output depending on its own row only.
-            A module's parameters become parameters of this one.
+        potential: module or callable from ``(..., d)`` to ``(...)``; each output may depend only on its own row.
+            A module becomes a submodule.
 
     Raises:
         TypeError: if ``potential`` is not callable.
@@ -39,7 +39,7 @@ class PotentialHamiltonian(AbstractSeparable):
         self.potential_fn = potential
 
     def config(self) -> dict[str, Any]:
-        """See `Pretrained.config`; ``potential`` is a method here."""
+        """See `Pretrained.config`; the argument is stored as ``potential_fn``, since ``potential`` is a method."""
         return {"potential": self.potential_fn}
 
     def potential(self, q: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The oracle: a quadratic Hamiltonian with a known geometry."""
+"""A quadratic Hamiltonian with a known geometry, used as a reference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class QuadraticHamiltonian(AbstractSeparable):
 
     Args:
         dim: dimension ``d`` of ``q`` (and of ``p``).
-        geometry: `MatrixGeometry`, or its symmetric positive definite ``(d, d)`` matrix. No learnable parameters.
+        geometry: a `MatrixGeometry` or a symmetric positive definite ``(d, d)`` matrix; not learned.
 
     Raises:
         TypeError: if ``geometry`` is neither a floating-point tensor nor a `MatrixGeometry`.

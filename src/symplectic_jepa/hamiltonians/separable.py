@@ -1,4 +1,4 @@
-"""The learned potential of HamJEPA, its force in closed form."""
+"""HamJEPA's learned potential, with a closed-form force."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
 
     With layers ``a_l = W_l h_{l−1} + b_l``, ``h_l = φ(a_l)``, ``h_0 = q`` and ``f = w · h_depth``, the force is
     ``−∇V(q) = −c q − s W_1ᵀ(φ'(a_1) ⊙ W_2ᵀ(φ'(a_2) ⊙ … w))``: one forward and one transposed pass over the same
-    weights. No autograd runs inside, so training needs no double backward.
+    weights. It does not call autograd, so training needs no double backward. Weights are cast to the dtype of the
+    state, so float64 states are integrated in float64.
 
     Args:
         dim: dimension ``d`` of ``q`` (and of ``p``).
         hidden_dim: width of the hidden layers.
         depth: number of hidden layers.
         activation: ``"gelu"``, ``"silu"``, ``"tanh"`` or ``"softplus"``.
-        base_coeff: ``c``; keeps the dynamics alive when ``f`` learns a constant.
-        residual_scale: ``s``; kept in a buffer, so a warm-up (`set_residual_scale`) neither recompiles nor breaks
-            a captured graph.
+        base_coeff: coefficient ``c``; keeps the dynamics active when ``f`` learns a constant.
+        residual_scale: scale ``s`` of ``f``, a buffer, so that a warm-up (`set_residual_scale`) neither recompiles nor
+            breaks a captured graph.
         learn_mass: learn a diagonal mass, ``T(p) = ½ pᵀM⁻¹p`` with ``M = diag(softplus(θ))``, starting at the
-            identity. Off by default, for the paper's reason (section 4.2): a fixed ``T`` stabilizes training, and
-            prevents the constraints on the scale of the states from being satisfied by rescaling a learnable
-            kinetic metric. It is for dynamics that are given, such as observed trajectories.
-
-    Weights take part in the dtype of the state, so a float64 state is integrated in float64.
+            identity. Off by default, as in the paper (section 4.2): a fixed ``T`` stabilizes training, and rescaling a
+            learnable kinetic metric could satisfy the constraints on the scale of the states. Use it for given
+            dynamics, such as observed trajectories.
 
     Raises:
         ValueError: for a size below 1, an unknown activation or a coefficient that is not finite.
@@ -69,7 +68,7 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
 
     @property
     def mass(self) -> Tensor | None:
-        """The positive diagonal ``(dim,)`` of ``M`` when it is learned, else ``None`` (the identity)."""
+        """The positive diagonal ``(dim,)`` of ``M`` if it is learned, otherwise ``None`` (identity)."""
         return None if self.raw_mass is None else F.softplus(self.raw_mass)
 
     def potential(self, q: Tensor) -> Tensor:

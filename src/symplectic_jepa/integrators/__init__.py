@@ -1,4 +1,4 @@
-"""Symplectic maps on (q, p)."""
+"""Symplectic integrators: maps on ``(q, p)``."""
 
 from symplectic_jepa.integrators._base import Integrator as Integrator
 from symplectic_jepa.integrators.explicit import SPLITTINGS as SPLITTINGS

@@ -1,4 +1,4 @@
-"""What an integrator is, and what all of them share: argument checks and precision."""
+"""The interface of an integrator, and argument checks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ GRADIENTS: tuple[str, ...] = get_args(Gradient)
 
 
 class Integrator(ABC):
-    """A map of ``(q, p)``; `Splitting` and `ImplicitMidpoint` are the two kinds here.
+    """A map of ``(q, p)``; `Splitting` and `ImplicitMidpoint` implement it.
 
-    A predictor asks for no more than the call, so a plain function with the same arguments is an integrator too. It
-    reads ``hamiltonian.force(q)`` and ``hamiltonian.velocity(p)`` of a separable Hamiltonian, or
-    ``hamiltonian.gradient(q, p)`` of any; inside a `HamiltonianPredictor` it runs with autocast off, in float32 or
-    better.
+    A predictor only calls it, so a plain function with the same arguments also works. It uses ``hamiltonian.force(q)``
+    and ``hamiltonian.velocity(p)`` of a separable Hamiltonian, or ``hamiltonian.gradient(q, p)`` of any. Inside a
+    `HamiltonianPredictor` it runs with autocast off, in float32 or better.
 
     Attributes:
-        name: for messages and ``print``.
+        name: name in messages and ``print``.
         order: order of the global error in the step size.
 
     Examples:
@@ -46,7 +45,7 @@ class Integrator(ABC):
     @property
     @abstractmethod
     def symmetric(self) -> bool:
-        """Whether the step is its own adjoint, so that the sign of ``dt`` does not change the order of its updates."""
+        """Whether the step is its own adjoint, so that its updates run in the same order for either sign of ``dt``."""
 
     @abstractmethod
     def __call__(
@@ -60,7 +59,7 @@ class Integrator(ABC):
 
 
 def check_arguments(q: Tensor, p: Tensor, dt: float | Tensor, steps: int) -> None:
-    """Refuse what no integrator can run on."""
+    """Raise on arguments that are invalid for every integrator."""
     _checks.positive_int("steps", steps)
     _checks.states(q, p)
     if isinstance(dt, Tensor):

@@ -1,4 +1,4 @@
-"""The named explicit integrators: one table of coefficients each."""
+"""The named explicit integrators, each a table of coefficients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from symplectic_jepa.integrators.splitting import Splitting
 
 
 def _verlet_composition(name: str, *weights: float, order: int, reference: str) -> Splitting:
-    """Leapfrog steps of sizes ``wᵢ h`` one after the other, their touching half-kicks merged."""
+    """Successive leapfrog steps of sizes ``wᵢ h``, with adjacent half-kicks merged."""
     kicks = (weights[0] / 2, *((a + b) / 2 for a, b in pairwise(weights)), weights[-1] / 2)
     return Splitting(name, kicks=kicks, drifts=weights, order=order, reference=reference)
 
@@ -21,8 +21,8 @@ symplectic_euler = Splitting(
 r"""Symplectic Euler, order 1: ``p ← p + h F(q);  q ← q + h p`` with ``F = −∇V``, ``steps`` times.
 
 The method [paper, appendix F.6] is not time-symmetric: for a negative ``dt`` the two updates run in the opposite
-order, so that ``−h`` is the exact inverse of ``h``. That order follows from the sign, so ``dt`` must be a float.
-Arguments and errors are those of `Splitting`.
+order, so that ``−h`` is the exact inverse of ``h``. The sign decides the order, so ``dt`` must be a float.
+For arguments and errors see `Splitting`.
 """
 
 leapfrog = Splitting(
@@ -32,7 +32,7 @@ r"""Leapfrog (kick–drift–kick, velocity Verlet), order 2 and time-symmetric 
 
 ``p ← p + ½h F(q);  q ← q + h p;  p ← p + ½h F(q)`` with ``F = −∇V``, ``steps`` times (with a mass, ``M⁻¹p`` in the
 drift). Adjacent half-kicks are merged, so ``S`` steps cost ``S + 1`` force evaluations. ``−h`` is the exact inverse
-map. Arguments and errors are those of `Splitting`.
+map. For arguments and errors see `Splitting`.
 
 Examples:
     >>> import torch
@@ -56,13 +56,13 @@ ruth3 = Splitting(
     reference="Ruth (1983), IEEE Trans. Nucl. Sci. 30, 2669",
 )
 
-# Three leapfrogs w₁, w₀, w₁: the error terms of third order cancel for 2 w₁ + w₀ = 1, 2 w₁³ + w₀³ = 0.
+# Three leapfrogs w₁, w₀, w₁: the third-order error terms cancel for 2 w₁ + w₀ = 1, 2 w₁³ + w₀³ = 0.
 _W1 = 1 / (2 - 2 ** (1 / 3))
 yoshida4 = _verlet_composition(
     "yoshida4", _W1, 1 - 2 * _W1, _W1, order=4, reference="Yoshida (1990), Phys. Lett. A 150, 262; Forest & Ruth (1990)"
 )
 
-# Seven leapfrogs w₃, w₂, w₁, w₀, w₁, w₂, w₃, solution A of the three: the conditions have no closed solution.
+# Seven leapfrogs w₃, w₂, w₁, w₀, w₁, w₂, w₃, solution A of three: the conditions have no closed-form solution.
 _A1, _A2, _A3 = -1.17767998417887100695, 0.23557321335935813368, 0.78451361047755726382
 _A0 = 1 - 2 * (_A1 + _A2 + _A3)
 yoshida6 = _verlet_composition(
@@ -73,4 +73,4 @@ yoshida6 = _verlet_composition(
 SPLITTINGS: Mapping[str, Splitting] = MappingProxyType(
     {s.name: s for s in (symplectic_euler, leapfrog, position_verlet, ruth3, yoshida4, yoshida6)}
 )
-"""Every explicit integrator here by its name, as data."""
+"""All explicit integrators by name."""

@@ -18,20 +18,20 @@ class ImplicitMidpoint(Integrator):
     r"""``z' = z + h J∇H(½(z + z'))`` with ``J∇H = (∂H/∂p, −∂H/∂q)``: order 2, symplectic, time-symmetric.
 
     The midpoint ``m = ½(z + z')`` is the fixed point of ``m ← z + ½h J∇H(m)``, iterated a fixed number of times from
-    ``m = z``: no value is read back to the host, and every row of a batch is solved alike. With ``L`` the Lipschitz
+    ``m = z``: nothing is read back to the host, and every row of a batch is treated alike. With ``L`` the Lipschitz
     constant of ``∇H`` (the largest absolute eigenvalue of its Hessian) the iteration contracts for
-    ``κ = ½|h|L < 1``, and ``K`` iterations leave the relative error ``κ^K``. The default ``K = 12`` is for the
-    tolerance 1e-12, met for ``|h|L ≤ 0.2`` (the predictors' ``h = 0.05`` with ``L ≤ 4``); in float32 half as many
-    are enough. `residual` measures what is left. Symplecticity and the inverse by ``−h`` hold to that error
+    ``κ = ½|h|L < 1``, and ``K`` iterations leave a relative error of ``κ^K``. The default ``K = 12`` reaches a
+    tolerance of 1e-12 for ``|h|L ≤ 0.2`` (the predictors' ``h = 0.05`` with ``L ≤ 4``); in float32 half as many
+    are enough. `residual` measures the error. Symplecticity and inversion by ``−h`` are accurate to that error
     [Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, chapters VI and VIII].
 
-    The backward pass unrolls the iterations instead of using the implicit function theorem, because the gradient is
-    then that of the map really computed: a defect measured by autograd shows a solve that has not converged, it can be
-    differentiated again, and it compiles into one graph. It costs what the adjoint solve would, one transposed product
-    per iteration; the price is memory, ``iterations · steps`` gradients of ``H``.
+    The backward pass unrolls the iterations instead of using the implicit function theorem. The gradient is therefore
+    that of the map actually computed: a symplecticity defect measured by autograd reveals a solve that has not
+    converged, it can be differentiated again, and it compiles into one graph. It costs as much as the adjoint solve,
+    one transposed product per iteration, but stores ``iterations · steps`` gradients of ``H``.
 
     Args:
-        iterations: ``K``, the evaluations of ``∇H`` per step.
+        iterations: number ``K`` of evaluations of ``∇H`` per step.
 
     Raises:
         ValueError: if ``iterations < 1``.
@@ -55,7 +55,7 @@ class ImplicitMidpoint(Integrator):
 
     @property
     def symmetric(self) -> bool:
-        """True: exchanging ``z`` and ``z'`` and the sign of ``h`` gives the same equation."""
+        """True: swapping ``z`` and ``z'`` and flipping the sign of ``h`` gives the same equation."""
         return True
 
     def __call__(
@@ -63,10 +63,10 @@ class ImplicitMidpoint(Integrator):
     ) -> tuple[Tensor, Tensor]:
         """``steps`` steps of size ``dt`` from ``(q, p)``, each ``(..., d)``; ``−dt`` inverts to the solver's error.
 
-        Precision as for `Splitting`: float32 under autocast and for half-precision states, float64 stays float64.
+        Half-precision states, and all states under autocast, are integrated in float32; float64 stays float64.
 
         Raises:
-            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state not floating.
+            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
         """
         _check(hamiltonian, q, p, dt, steps)
@@ -80,14 +80,14 @@ class ImplicitMidpoint(Integrator):
         return q, p
 
     def residual(self, hamiltonian: Hamiltonian, q: Tensor, p: Tensor, *, dt: float | Tensor, steps: int = 1) -> Tensor:
-        """What the iterations leave of the equation, ``max |z' − z − h J∇H(½(z + z'))|`` over coordinates and steps.
+        """The residual ``max |z' − z − h J∇H(½(z + z'))|`` of the equation, over coordinates and steps.
 
         Returns:
-            ``(...)``, one value per state, in the units of the state and without a graph; NaN or growing with
-            ``iterations`` where they do not contract.
+            ``(...)``, one value per state, in the units of the state, detached. It is NaN or grows with
+            ``iterations`` if they do not contract.
 
         Raises:
-            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state not floating.
+            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
         """
         _check(hamiltonian, q, p, dt, steps)

@@ -1,4 +1,4 @@
-"""The gradient of a rollout that stores no states: each shear is undone exactly on the way back."""
+"""The gradient of a rollout without stored states: the backward pass inverts each shear exactly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from symplectic_jepa._precision import autocast_off
 from symplectic_jepa.hamiltonians import AbstractSeparable
 from symplectic_jepa.hamiltonians._autograd import unknown_leaf
 
-Updates = Sequence[tuple[bool, float]]  # whether a kick, and its coefficient of the step size
+Updates = Sequence[tuple[bool, float]]  # (is_kick, coefficient of the step size)
 
 
 def push(x: Tensor, direction: Tensor, size: float | Tensor) -> Tensor:
@@ -46,10 +46,10 @@ class _Slot(NamedTuple):
 def reversible_roll_out(
     hamiltonian: AbstractSeparable, updates: Updates, q: Tensor, p: Tensor, dt: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`roll_out`, with a backward pass that needs the final state alone."""
+    """`roll_out`, with a backward pass that needs only the final state."""
     slots = [
         _Slot(values, name, x)
-        for module in hamiltonian.modules()  # parameters, buffers, and plain attributes: a bound control for one
+        for module in hamiltonian.modules()  # parameters, buffers and plain attributes, such as a control
         for values in (module._parameters, module._buffers, vars(module))
         for name, x in values.items()
         if isinstance(x, Tensor)
@@ -74,10 +74,10 @@ def _filled(slots: Sequence[_Slot], tensors: dict[int, Tensor]) -> Iterator[None
 
 
 class _Reversible(torch.autograd.Function):
-    """A shear ``p' = p + s(q)`` is undone by ``p = p' − s(q)``, and pulls a cotangent back to ``g_q + s'(q)ᵀ g_p``.
+    """A shear ``p' = p + s(q)`` is inverted by ``p = p' − s(q)``, and pulls a cotangent back to ``g_q + s'(q)ᵀ g_p``.
 
-    Each shear is evaluated anew on leaves that stand for the Hamiltonian's tensors, so that the graph of a shear ends
-    at them, whatever those tensors were computed from.
+    Each shear is recomputed on leaves that replace the Hamiltonian's tensors, so that its graph ends there, no matter
+    how those tensors were computed.
     """
 
     @staticmethod
@@ -93,16 +93,16 @@ class _Reversible(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         q, p = roll_out(hamiltonian, updates, q, p, dt)
         ctx.hamiltonian, ctx.updates, ctx.dt, ctx.slots, ctx.tensors = hamiltonian, updates, dt, slots, tensors
-        # The tensors go along so that PyTorch refuses a backward pass after one was changed in place.
+        # Saving the tensors makes PyTorch refuse a backward pass after an in-place change.
         ctx.save_for_backward(q, p, *tensors)
         return q, p
 
     @staticmethod
     def backward(ctx: Any, grad_q: Tensor, grad_p: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # create_graph=True; PyTorch's once_differentiable may stay silent
+        if torch.is_grad_enabled():  # create_graph=True; once_differentiable may not raise
             raise RuntimeError("gradient='reversible' can be differentiated once; use gradient='stored'")
         q, p, *_ = ctx.saved_tensors
-        state, grad = {True: p, False: q}, {True: grad_p, False: grad_q}  # by what moves it: a kick, or a drift
+        state, grad = {True: p, False: q}, {True: grad_p, False: grad_q}  # keyed by is_kick: a kick moves p, a drift q
         leaves = {id(x): x.detach().requires_grad_(x.requires_grad) for x in ctx.tensors}
         dt = leaves.get(id(ctx.dt), ctx.dt)
         learned = [x for x in leaves.values() if x.requires_grad]
@@ -127,11 +127,11 @@ class _Reversible(torch.autograd.Function):
 
 
 def _refuse_unseen(output: Tensor, known: Sequence[Tensor]) -> None:
-    """Refuse a force that depends on a tensor which would silently go without its gradient."""
+    """Raise if a force depends on a tensor that would silently get no gradient."""
     variable = unknown_leaf(output, known)
     if variable is not None:
         raise RuntimeError(
             f"gradient='reversible' cannot see a tensor of shape {tuple(variable.shape)} that the Hamiltonian "
-            "reads and that requires a gradient: make it a parameter of the Hamiltonian (wrap the function in an "
+            "uses and that requires a gradient: make it a parameter of the Hamiltonian (wrap the function in an "
             "nn.Module), or use gradient='stored'"
         )

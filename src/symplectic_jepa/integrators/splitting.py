@@ -23,21 +23,21 @@ class Splitting(Integrator):
         kick k:  ``p ← p + k h F(q)``,  ``F = −∇V``;      drift d:  ``q ← q + d h v(p)``,  ``v = ∇T``.
 
     Each is a shear, so it is exactly symplectic and inverted by ``−h``; so is their composition, whatever the
-    coefficients; these decide the order only. Neighbours of one kind, within a step or between two, are merged and
+    coefficients, which only determine the order. Adjacent updates of the same kind, also across steps, are merged and
     zeros dropped, so the force is evaluated once per kick that remains.
 
-    Where the table is not a palindrome (`symmetric` is False), a negative ``dt`` runs it backwards, so that it still
-    inverts a positive one exactly; the order of the updates then follows from the sign, and ``dt`` must be a float.
+    If the table is not a palindrome (`symmetric` is False), a negative ``dt`` runs it backwards, so that it still
+    inverts a positive one exactly. The sign then decides the order of the updates, so ``dt`` must be a float.
 
     Args:
-        name: for ``print``.
-        kicks: ``k₀ … kₙ``, summing to 1.
-        drifts: ``d₀ … dₙ₋₁``, summing to 1.
+        name: name in messages and ``print``.
+        kicks: coefficients ``k₀ … kₙ``, summing to 1.
+        drifts: coefficients ``d₀ … dₙ₋₁``, summing to 1.
         order: order of the global error in ``h``.
-        reference: where the coefficients come from.
+        reference: source of the coefficients.
 
     Raises:
-        ValueError: if there is not one kick more than drifts, or either does not sum to 1.
+        ValueError: unless there is one more kick than drifts and both sum to 1.
 
     Examples:
         >>> import torch
@@ -60,7 +60,7 @@ class Splitting(Integrator):
     def __post_init__(self) -> None:
         if len(self.kicks) != len(self.drifts) + 1 or not self.drifts:
             raise ValueError(
-                f"kicks must be one more than drifts, got {len(self.kicks)} kicks and {len(self.drifts)} drifts"
+                f"kicks must have one more entry than drifts, got {len(self.kicks)} kicks and {len(self.drifts)} drifts"
             )
         for name, coefficients in (("kicks", self.kicks), ("drifts", self.drifts)):
             if not math.isclose(math.fsum(coefficients), 1.0, abs_tol=1e-12):
@@ -74,11 +74,11 @@ class Splitting(Integrator):
 
     @property
     def symmetric(self) -> bool:
-        """Whether the step is its own adjoint: the table reads the same backwards."""
+        """Whether the step is its own adjoint, that is, the table is a palindrome."""
         return self.kicks == self.kicks[::-1] and self.drifts == self.drifts[::-1]
 
     def force_evaluations(self, steps: int = 1) -> int:
-        """How many times ``steps`` steps evaluate ``∇V``."""
+        """Number of evaluations of ``∇V`` in ``steps`` steps."""
         return sum(is_kick for is_kick, _ in self._updates(steps))
 
     def __call__(
@@ -100,21 +100,21 @@ class Splitting(Integrator):
             hamiltonian: a separable Hamiltonian.
             q: positions, ``(..., d)``.
             p: momenta, ``(..., d)``.
-            dt: step size ``h``: a float, a scalar tensor when it is learned, or one step size per state, ``(..., 1)``.
+            dt: step size ``h``: a float, a scalar tensor if it is learned, or one step size per state, ``(..., 1)``.
             steps: number of steps ``S``.
             gradient: ``"stored"`` keeps the activations of every force for the backward pass; ``"reversible"`` keeps
-                the final state alone, and the backward pass undoes one shear after the other: memory does not grow with
-                ``S``, at the price of evaluating every force twice. It differentiates once, in eager mode. The states
-                are recomputed to rounding; `evaluation.reversibility_error` measures how well.
+                only the final state, and the backward pass inverts the shears one by one. Its memory does not grow with
+                ``S``, but every force is evaluated twice. It can be differentiated once, in eager mode. The states are
+                recomputed up to rounding; `evaluation.reversibility_error` measures how accurately.
 
         Returns:
             ``(q, p)`` after ``S`` steps, with the inputs' shapes and dtypes.
 
         Raises:
-            TypeError: if the Hamiltonian is not separable (the map would not be symplectic), a state not floating,
-                or ``dt`` a tensor where the table is not symmetric.
+            TypeError: if the Hamiltonian is not separable (the map would not be symplectic), a state is not
+                floating-point, or ``dt`` is a tensor and the table not symmetric.
             ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, ``dt`` is not finite or ``gradient`` unknown.
-            RuntimeError: in the backward pass of ``"reversible"``, if the Hamiltonian reads a tensor that requires a
+            RuntimeError: in the backward pass of ``"reversible"``, if the Hamiltonian uses a tensor that requires a
                 gradient and is neither a parameter nor an attribute of its modules.
         """
         if not isinstance(hamiltonian, AbstractSeparable):
@@ -135,7 +135,7 @@ class Splitting(Integrator):
         return q, p
 
     def _updates(self, steps: int) -> list[tuple[bool, float]]:
-        """``(is_kick, coefficient)`` of the whole rollout: no zeros, neighbours of one kind merged."""
+        """``(is_kick, coefficient)`` of the whole rollout: without zeros, adjacent updates of the same kind merged."""
 
         step = [(True, self.kicks[0])]
         for drift, kick in zip(self.drifts, self.kicks[1:], strict=True):

@@ -1,4 +1,4 @@
-"""Objectives: states ``(V, B, D)`` to a loss and its named terms."""
+"""Objectives: map states ``(V, B, D)`` to a loss and its named terms."""
 
 from symplectic_jepa.objectives._base import Objective as Objective
 from symplectic_jepa.objectives._base import ObjectiveOutput as ObjectiveOutput

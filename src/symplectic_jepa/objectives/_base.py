@@ -1,4 +1,4 @@
-"""What the objectives share: a prediction loss, penalties, and one collective for all of them."""
+"""The base class of objectives: a prediction loss and penalties, reduced with one collective."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 
 class ObjectiveOutput(NamedTuple):
-    """A loss to call ``backward`` on, and what it is made of, detached and on the device, for logging.
+    """A loss for ``backward``, and its terms for logging, detached and on the device.
 
-    The terms are ``"prediction"``, every penalty's unweighted value by its name, and the statistics behind them as
+    The terms are ``"prediction"``, the unweighted value of every penalty under its name, and their statistics as
     ``"penalty/statistic"``.
     """
 
@@ -31,7 +31,7 @@ class ObjectiveOutput(NamedTuple):
 
 
 class PredictionLoss(Pretrained, nn.Module, ABC):
-    """How well the views' states predict each other, ``L_pred``; an `Objective` adds the penalties [paper, eq. 30].
+    """The prediction loss ``L_pred`` between views; an `Objective` adds the penalties to it [paper, eq. 30].
 
     Examples:
         >>> import torch
@@ -51,15 +51,15 @@ class PredictionLoss(Pretrained, nn.Module, ABC):
     @property
     @abstractmethod
     def views(self) -> int:
-        """Number of views that it needs, the leading ones of those given; a plain class attribute will do."""
+        """Minimum number of views; a plain class attribute is enough."""
 
     @abstractmethod
     def reduction(self, parts: StateParts, control: Tensor | None) -> Reduction:
-        """The loss of states ``(V ≥ views, B, D)`` as local sums, and what follows from those over all ranks.
+        """The loss of states ``(V ≥ views, B, D)`` as local sums, and a function of their totals over all ranks.
 
         Args:
-            parts: the states by name: ``parts["z"]``, ``(V, B, D)``, and ``parts["q"]``, ``parts["p"]``, their halves.
-            control: what the objective was given; refuse it with a TypeError if there is no use for it.
+            parts: the states by name: ``parts["z"]``, ``(V, B, D)``, and its halves ``parts["q"]``, ``parts["p"]``.
+            control: the control passed to the objective; raise a TypeError if the loss does not use one.
 
         Returns:
             See `BatchRegularizer`; for a mean over samples, `mean_over_samples`.
@@ -67,7 +67,7 @@ class PredictionLoss(Pretrained, nn.Module, ABC):
 
 
 class Setting(Generic[T]):
-    """An attribute of an objective that is one of its prediction loss: read there, and set there."""
+    """An attribute of an objective that forwards to its prediction loss."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -83,21 +83,21 @@ class Objective(Ranked, Pretrained, ExactBuffers):
     """``L = w · L_pred + scale · Σ weight · penalty`` over states ``(V, B, D)`` [paper, eq. 30].
 
     ``regularizer_scale`` is a buffer (1 unless `set_regularizer_scale` is called), so that a warm-up of all penalties
-    neither recompiles nor breaks a captured graph. The loss is that of the global batch when ``torch.distributed`` is
-    initialised, equal on every rank, from one collective (and a small one for each `MMD`, of its numbers of rows); its
-    gradients are exact under `DistributedDataParallel`. Everything runs in float32 or better.
+    neither recompiles nor breaks a captured graph. If ``torch.distributed`` is initialised, the loss is that of the
+    global batch and equal on every rank. It takes one collective, plus a small one for the row counts of each `MMD`.
+    Gradients are exact under `DistributedDataParallel`. Everything runs in float32 or better.
 
     Args:
         prediction: the prediction loss.
         penalties: named penalties, or ``None`` for the bare prediction loss.
-        prediction_weight: ``w``.
-        sync: statistics of the global batch when ``torch.distributed`` is initialised; ``False``: of the local one.
+        prediction_weight: weight ``w`` of the prediction loss.
+        sync: use statistics of the global batch if ``torch.distributed`` is initialised; ``False`` uses the local one.
         process_group: the ranks that share the batch, as a process group or a one-dimensional device mesh; by default
-            all of them. This and ``sync`` count for every penalty too, instead of its regularizer's own.
+            all ranks. This and ``sync`` override the settings of the penalties' regularizers.
 
     Raises:
         TypeError: if ``prediction`` is not a `PredictionLoss`, or a penalty not a `Penalty`.
-        ValueError: if a penalty is named ``"prediction"``, or the weight is negative.
+        ValueError: if a penalty is named ``"prediction"``, or ``prediction_weight`` is negative.
     """
 
     _exact = ("regularizer_scale",)
@@ -123,7 +123,7 @@ class Objective(Ranked, Pretrained, ExactBuffers):
             if not isinstance(penalty, Penalty):
                 raise TypeError(f"penalties[{name!r}] must be a Penalty, got {type(penalty).__name__}")
         if "prediction" in (penalties or {}):
-            raise ValueError("penalties must not use the name 'prediction', that of the prediction loss in the terms")
+            raise ValueError("penalties must not use the name 'prediction', which is reserved for the prediction loss")
         self.ranks = Ranks.of(sync, process_group)
         self.penalties = nn.ModuleDict(penalties)
         self.prediction = prediction
@@ -135,15 +135,15 @@ class Objective(Ranked, Pretrained, ExactBuffers):
         """Loss of states ``(V, B, D)``.
 
         Args:
-            states: the views' states, those that are predicted first.
-            control: the input of a prediction that takes one, ``(B, m)``.
+            states: the states of the views, starting with those that are predicted.
+            control: control input ``(B, m)``, for a prediction that takes one.
 
         Returns:
             ``(loss, terms)``, see `ObjectiveOutput`.
 
         Raises:
-            ValueError: if ``states`` has another shape or too few views, or a ``control`` is needed.
-            TypeError: if ``states`` is not floating, or a ``control`` is given to a prediction without an input.
+            ValueError: if ``states`` has another shape or too few views, or a required ``control`` is missing.
+            TypeError: if ``states`` is not floating-point, or the prediction takes no ``control``.
         """
         parts = StateParts(check_states(states, views=self.prediction.views))
         named = dict(self._named_penalties())
@@ -154,7 +154,7 @@ class Objective(Ranked, Pretrained, ExactBuffers):
             ],
             self.ranks,
         )
-        # Not 1 · predicted: inductor would drop the product, and return the detached term in the loss's place.
+        # Not 1 · predicted: inductor would drop the product and return the detached term instead of the loss.
         loss = predicted.value if self.prediction_weight == 1 else self.prediction_weight * predicted.value
         scale = self.regularizer_scale.squeeze()
         for penalty, (value, _) in zip(named.values(), measured, strict=True):
@@ -166,7 +166,7 @@ class Objective(Ranked, Pretrained, ExactBuffers):
         return ObjectiveOutput(loss, terms)
 
     def set_regularizer_scale(self, scale: float) -> None:
-        """Set the factor of all penalties in place, without a host synchronisation.
+        """Set the factor of all penalties in place, without host synchronisation.
 
         Raises:
             ValueError: if ``scale`` is negative or not finite.
@@ -174,10 +174,10 @@ class Objective(Ranked, Pretrained, ExactBuffers):
         self.regularizer_scale.fill_(_checks.finite("scale", scale, minimum=0.0))
 
     def set_residual_scale(self, scale: float) -> None:
-        """Set the scale of the learned part of the energy in place, without a host synchronisation.
+        """Set the scale of the learned part of the energy in place, without host synchronisation.
 
-        It reaches every module of the prediction loss that has such a method, `SeparableHamiltonian` and
-        `GeneralHamiltonian` among them. Where there is none, nothing happens: one training loop serves every predictor.
+        This calls the method of the same name on every module of the prediction loss that has one, such as
+        `SeparableHamiltonian`. If there is none it does nothing, so one training loop works with every predictor.
 
         Raises:
             ValueError: if ``scale`` is not finite.
@@ -194,7 +194,7 @@ class Objective(Ranked, Pretrained, ExactBuffers):
             yield name, penalty
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(getattr(type(self), name, None), Setting):  # a module would be registered here otherwise
+        if isinstance(getattr(type(self), name, None), Setting):  # otherwise a module would be registered here
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)

@@ -1,4 +1,4 @@
-"""The HamJEPA objective: symplectic matching of two views, and floors that keep the encoder from collapsing."""
+"""The HamJEPA objective: symplectic matching of two views, with penalties against collapse."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Halves = tuple[Tensor, Tensor]  # q and p, each (..., B, d)
 
 
 class Matching(PredictionLoss):
-    """The prediction loss of `HamJEPAObjective`: two views' states matched through a predictor [paper, eqs. 30–32].
+    """The prediction loss of `HamJEPAObjective`, which documents its arguments [paper, eqs. 30–32].
 
-    Arguments and errors are those of `HamJEPAObjective`: ``½ [ℓ(Φ_h(z_a), sg z_b) + ℓ(Φ_{−h}(z_b), sg z_a)]``.
+    It matches the states of two views through a predictor: ``½ [ℓ(Φ_h(z_a), sg z_b) + ℓ(Φ_{−h}(z_b), sg z_a)]``.
     """
 
     views = 2
@@ -47,7 +47,7 @@ class Matching(PredictionLoss):
         self.match = _checks.one_of("match", match, ("q", "qp"))
         self.p_weight = _checks.finite("p_weight", p_weight, minimum=0.0)
         if match == "qp" and p_weight:
-            raise ValueError(f"p_weight must be 0 with match='qp', which matches p already, got {p_weight}")
+            raise ValueError(f"p_weight must be 0 with match='qp', which already matches p, got {p_weight}")
         self.bidirectional = bidirectional
         self.reverse_time = reverse_time
         self.energy_weight = _checks.finite("energy_weight", energy_weight, minimum=0.0)
@@ -62,8 +62,8 @@ class Matching(PredictionLoss):
         """The mean over both directions and all samples; see `PredictionLoss`."""
         if control is None and self.predictor.takes_control:
             raise ValueError(
-                "control must be given to a predictor that takes one, (B, m), got None: the system would run free, "
-                "and its input matrix get no gradient"
+                "control must be given to a predictor that takes one, (B, m), got None: the system would evolve "
+                "freely, and its input matrix get no gradient"
             )
         q, p = parts["q"][:2], parts["p"][:2]
         if not self.bidirectional:
@@ -102,14 +102,14 @@ class HamJEPAObjective(Objective):
     `ControlledHamiltonian`, ``objective(states, control=u)`` predicts both ways under the input ``u``, ``(B, m)``.
 
     Args:
-        predictor: the map ``Φ``: `HamiltonianPredictor`, `ResidualMLPPredictor` for the ablation, or a `Predictor` of
-            your own.
+        predictor: the map ``Φ``: `HamiltonianPredictor`, `ResidualMLPPredictor` for the ablation, or your own
+            `Predictor`.
         match: ``"q"`` or ``"qp"``.
-        p_weight: weight of the momentum match; with ``match="q"`` only.
+        p_weight: weight of the momentum match; only with ``match="q"``.
         bidirectional: average both directions; otherwise only ``a → b``.
-        reverse_time: run ``b → a`` in reverse time (``−h``); otherwise forward in time, as ``a → b``.
+        reverse_time: run ``b → a`` in reverse time (``−h``); otherwise in forward time, like ``a → b``.
         energy_weight: weight ``w_E`` of ``mean (H(Φ(z)) − sg H(z))²``; needs a predictor with a Hamiltonian.
-        detach_target: stop the gradient at the matched state.
+        detach_target: stop the gradient at the target state.
         penalties: named penalties, or ``None`` for the bare prediction loss.
         sync: see `Objective`.
         process_group: see `Objective`.
@@ -167,8 +167,8 @@ class HamJEPAObjective(Objective):
         """``L_pred`` of two views' states, each ``(B, 2d)``.
 
         Raises:
-            ValueError: if the views differ in shape, or a ``control`` is needed.
-            TypeError: if one is not floating.
+            ValueError: if the views differ in shape, or a required ``control`` is missing.
+            TypeError: if one is not floating-point.
         """
         if z_a.shape != z_b.shape:
             raise ValueError(f"z_a and z_b must have the same shape, got {tuple(z_a.shape)} and {tuple(z_b.shape)}")
@@ -178,7 +178,7 @@ class HamJEPAObjective(Objective):
         return reduce_all([self.prediction.reduction(parts, control)], self.ranks)[0].value
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The predictor was a module of the objective itself once.
+        # In older files the predictor is a direct child of the objective.
         for key in [key for key in state_dict if key.startswith(f"{prefix}predictor.")]:
             state_dict[f"{prefix}prediction.{key.removeprefix(prefix)}"] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, prefix, *args)

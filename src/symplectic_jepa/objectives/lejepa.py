@@ -1,4 +1,4 @@
-"""The LeJEPA objective, the baseline that asks for an isotropic Gaussian."""
+"""The LeJEPA objective, the baseline with an isotropic Gaussian target."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class ViewMean(PredictionLoss):
 
     @property
     def views(self) -> int:
-        """Number of views that it needs."""
+        """Minimum number of views."""
         return self.global_views
 
     def reduction(self, parts: StateParts, control: Tensor | None) -> Reduction:
         """The mean over all views and samples; see `PredictionLoss`."""
         if control is not None:
-            raise TypeError("control must be None for a prediction without an input")
+            raise TypeError("control must be None for a prediction that takes none")
         states = parts["z"]
         centre = states[: self.global_views].mean(0)
         return mean_over_samples(0.5 * (states - centre).square().mean(-1))
@@ -61,7 +61,7 @@ class LeJEPAObjective(Objective):
         process_group: see `Objective`.
 
     Raises:
-        ValueError: for ``global_views < 1``, an unknown convention, or a convex one with weights above 1 in sum.
+        ValueError: for ``global_views < 1``, an unknown convention, or a convex one with weights that sum to above 1.
     """
 
     global_views = Setting[int]()
@@ -77,7 +77,7 @@ class LeJEPAObjective(Objective):
     ) -> None:
         total = sum(getattr(penalty, "weight", 0.0) for penalty in (penalties or {}).values())
         if _checks.one_of("convention", convention, ("sum", "convex")) == "convex" and total > 1:
-            raise ValueError(f"penalties must have weights of at most 1 in sum for convention='convex', got {total:g}")
+            raise ValueError(f"penalties must have weights summing to at most 1 for convention='convex', got {total:g}")
         super().__init__(
             ViewMean(global_views),
             penalties,

@@ -1,4 +1,4 @@
-"""HamJEPA's penalties and the baseline's, with the paper's settings."""
+"""The penalties of HamJEPA and of the baseline, with the paper's settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from symplectic_jepa.regularizers.spectral_floors import EPS, PROJ_DIM, REFRESH_
 
 @dataclass(frozen=True)
 class Floors:
-    """Targets of the penalties on one half of the state; ``None`` leaves one out [paper, appendix F.11].
+    """Targets of the penalties on one half of the state; ``None`` disables one [paper, appendix F.11].
 
     Attributes:
         energy: energy budget ``τ``.
@@ -22,8 +22,8 @@ class Floors:
         log_det: log-det floor ``ℓ_min``.
         participation: participation-ratio floor ``r_min`` of ``PR/k``.
         top_share: ceiling ``a_max`` of ``λ_max / tr``.
-        proj_dim: dimension ``k`` of the projected covariance that the last three read.
-        eps: its ridge.
+        proj_dim: dimension ``k`` of the projected covariance, which the last three use.
+        eps: ridge of that covariance.
         refresh_every: training steps between projections.
     """
 
@@ -54,15 +54,15 @@ def hamjepa_penalties(
     """HamJEPA's penalties on ``q``, ``p`` and ``z`` [paper, eq. 30 and appendix F.8].
 
     ``λ_budget (budget_q + budget_p) + λ_var (var_q + var_p) + λ_logdet (floor_q + floor_p) + λ_mean mean_z``; a weight
-    of 0 leaves its penalties out. The defaults are the paper's for CIFAR-100.
+    of 0 disables its penalties. The defaults are the paper's for CIFAR-100.
 
     Args:
         q: targets for positions.
         p: targets for momenta.
-        budget: ``λ_budget``.
-        variance: ``λ_var``.
-        spectrum: ``λ_logdet``, of all three spectral hinges.
-        mean: ``λ_mean``.
+        budget: weight ``λ_budget`` of the energy budgets.
+        variance: weight ``λ_var`` of the variance floors.
+        spectrum: weight ``λ_logdet`` of all three spectral hinges.
+        mean: weight ``λ_mean`` of the mean penalty.
         seed: seed of the projections; ``p`` uses ``seed + 1``.
 
     Returns:
@@ -98,9 +98,9 @@ def sigreg_penalties(
     """The baseline's penalty: SIGReg of the whole state, per view, with the paper's settings [paper, appendix F.11].
 
     Args:
-        weight: ``λ``.
+        weight: weight ``λ`` of the penalty.
         views: ``"separate"`` (per view) or ``"stacked"`` (pooled).
-        settings: of `SIGReg`; the paper's are ``slices=64`` and ``knots=9``.
+        settings: arguments of `SIGReg`; here ``slices=64`` and ``knots=9`` by default, as in the paper.
     """
     chosen: SIGRegSettings = {"slices": 64, "knots": 9}
     chosen.update(settings)

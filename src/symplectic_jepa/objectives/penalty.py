@@ -1,4 +1,4 @@
-"""Which regularizer acts on which part of the states, with which weight."""
+"""A regularizer with its weight and the part of the states that it acts on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Views = Literal["stacked", "separate"]
 class StateParts:
     """``parts["z"]``, ``parts["q"]`` and ``parts["p"]`` of states ``(V, B, D)``.
 
-    The halves are split off once, when first asked for: the gradient of every split is as large as the states.
+    The halves are split once, on first access, because the gradient of every split is as large as the states.
     """
 
     def __init__(self, states: Tensor) -> None:
@@ -33,12 +33,12 @@ class StateParts:
 
 
 class Penalty(Pretrained, nn.Module):
-    """A regularizer, the part of the state that it reads, and its weight [paper, eq. 30].
+    """A regularizer, the part of the state that it acts on, and its weight [paper, eq. 30].
 
     Args:
         regularizer: any module or function ``(..., N, D) → scalar``.
         on: ``"q"``, ``"p"`` or ``"z"`` (the whole state).
-        weight: its factor in the objective.
+        weight: weight in the objective.
         views: ``"stacked"`` treats all views as one sample of ``V · B`` rows, ``"separate"`` averages over views.
 
     Raises:
@@ -70,14 +70,14 @@ class Penalty(Pretrained, nn.Module):
         return self.measure(states).value
 
     def measure(self, states: Tensor) -> Measured:
-        """The unweighted penalty of states ``(V, B, D)`` and the statistics behind it, these detached."""
+        """The unweighted penalty of states ``(V, B, D)`` and its statistics, which are detached."""
         samples = self._samples(StateParts(states))
         if isinstance(self.regularizer, BatchRegularizer):
             return self.regularizer.measure(samples)
         return reduce_all([self._local(samples)], Ranks(sync=False))[0]
 
     def reduction(self, parts: StateParts, ranks: Ranks) -> Reduction:
-        """The penalty in two halves, for one collective in a whole objective; see `BatchRegularizer`."""
+        """The penalty as a `Reduction`, so that an objective needs only one collective; see `BatchRegularizer`."""
         samples = self._samples(parts)
         if isinstance(self.regularizer, BatchRegularizer):
             return self.regularizer.reduction(samples, ranks)

@@ -17,7 +17,7 @@ def hamjepa_cifar100(
     Args:
         predictor: the view-to-view map on states ``(..., 2d)``.
         seed: seed of the random projections.
-        sync: ``False``: statistics of the local batch, see `Objective`.
+        sync: see `Objective`.
         process_group: see `Objective`.
     """
     penalties = hamjepa_penalties(q=CIFAR100_Q, p=CIFAR100_P, seed=seed)
@@ -29,14 +29,14 @@ def hamjepa_cifar100(
 def hamjepa_imagenet100(
     predictor: Predictor, *, seed: int = 42, sync: bool = True, process_group: Group = None
 ) -> HamJEPAObjective:
-    """HamJEPA for ImageNet-100: full-state matching, forward time in both directions, no variance floor on ``p``.
+    """HamJEPA for ImageNet-100 [paper, appendix F.11].
 
-    The settings of [paper, appendix F.11].
+    Full-state matching ``(q, p)``, forward time in both directions, no variance floor on ``p``.
 
     Args:
         predictor: the view-to-view map on states ``(..., 2d)``.
         seed: seed of the random projections.
-        sync: ``False``: statistics of the local batch, see `Objective`.
+        sync: see `Objective`.
         process_group: see `Objective`.
     """
     penalties = hamjepa_penalties(
@@ -56,7 +56,7 @@ def sigreg_baseline(*, seed: int = 42, sync: bool = True, process_group: Group =
 
     Args:
         seed: seed of the random directions.
-        sync: ``False``: statistics of the local batch, see `Objective`.
+        sync: see `Objective`.
         process_group: see `Objective`.
     """
     return LeJEPAObjective(sigreg_penalties(seed=seed), sync=sync, process_group=process_group)

@@ -1,4 +1,4 @@
-"""View-to-view maps on flat phase-space states."""
+"""Predictors: maps from one view's phase-space state to the other's."""
 
 from symplectic_jepa.predictors._base import Predictor as Predictor
 from symplectic_jepa.predictors._stepped import SteppedPredictor as SteppedPredictor

@@ -1,4 +1,4 @@
-"""What a predictor is."""
+"""The interface of a predictor."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.state import join_state, split_state
 
 Direction = int | Sequence[int]
-"""1, −1, or a sequence of them, one for every index of the first dimension."""
+"""1, −1, or a sequence of these with one entry per index of the first dimension."""
 
 
 class Predictor(Pretrained, nn.Module, ABC):
     """A map ``ẑ = Φ_±(z)`` from one view's state to the other's; subclasses implement `flow` [paper, eq. 28].
 
-    Any map will do, it needs no step size. One that runs one direction at a time sends the rest to `each_direction`.
+    Any map works; it needs no step size. If it handles only one direction per call, it can pass others to
+    `each_direction`.
 
     Examples:
         >>> import torch
@@ -50,20 +51,19 @@ class Predictor(Pretrained, nn.Module, ABC):
         Args:
             q: positions, ``(..., d)``.
             p: momenta, ``(..., d)``.
-            direction: 1 (forward time) or −1 (reverse time), or a sequence of them, one for every index of the first
-                dimension: ``(1, -1)`` for two stacked views.
-            control: an input ``u``, ``(..., m)``, for a map that takes one.
+            direction: 1 (forward time), −1 (reverse time), or a sequence of these with one entry per index of the
+                first dimension, such as ``(1, -1)`` for two stacked views.
+            control: control input ``u``, ``(..., m)``, for a map that takes one.
 
         Returns:
             ``(q, p)``, each ``(..., d)``.
         """
 
     def forward(self, z: Tensor, *, direction: Direction = 1, control: Tensor | None = None) -> Tensor:
-        """The same on flat states: ``(..., 2d)`` to ``(..., 2d)``.
+        """`flow` on flat states: ``(..., 2d)`` to ``(..., 2d)``.
 
         Raises:
-            ValueError: if ``direction`` is neither 1, −1, nor one of them for every index of the first dimension, or
-                ``z`` has an odd last dimension.
+            ValueError: if ``direction`` is invalid, or ``z`` has an odd last dimension.
         """
         return join_state(*self.flow(*split_state(z), direction=direction, control=control))
 
@@ -73,35 +73,35 @@ class Predictor(Pretrained, nn.Module, ABC):
         """Call `flow` once for every index of the first dimension, each in its own direction.
 
         Raises:
-            ValueError: if ``direction`` is not a sequence of 1 and −1, one for every index.
+            ValueError: if ``direction`` is invalid.
         """
         signs = check_direction(direction, q)
         if isinstance(signs, int):
             return self.flow(q, p, direction=signs, control=control)
         controls: Sequence[Tensor | None] = [control] * len(signs)
-        if isinstance(control, Tensor) and control.ndim == q.ndim:  # one for every index, or one for all of them
+        if isinstance(control, Tensor) and control.ndim == q.ndim:  # one per index, or one for all
             controls = control.expand(len(signs), *control.shape[1:]).unbind()
         ends = [self.flow(q[i], p[i], direction=signs[i], control=u) for i, u in enumerate(controls)]
         return torch.stack([q for q, _ in ends]), torch.stack([p for _, p in ends])
 
     @property
     def takes_control(self) -> bool:
-        """Whether the map has an input, which an objective must then be given."""
+        """Whether the map takes a control, which must then be passed to the objective."""
         return False
 
     def check_matching(self) -> None:
-        """Raise a ValueError if a matching loss could be minimised without predicting anything; by default none can."""
+        """Raise a ValueError if a matching loss has a trivial minimum; by default it has none."""
 
 
 def check_direction(direction: Direction, q: Tensor) -> int | tuple[int, ...]:
-    """Return a direction as an int or a tuple of ints, if it is one for states such as ``q``."""
+    """Return ``direction`` as an int or a tuple of ints if it is valid for states like ``q``."""
     if isinstance(direction, (tuple, list)):
         if all(map(_is_sign, direction)) and q.ndim > 1 and len(direction) == q.shape[0]:
             return tuple(direction)
     elif isinstance(direction, int) and _is_sign(direction):
         return direction
     raise ValueError(
-        "direction must be 1 (forward time) or -1 (reverse time), or a sequence of them, one for every index of the "
+        "direction must be 1 (forward time), -1 (reverse time), or a sequence of these, one per index of the "
         f"first dimension of states {tuple(q.shape)}, got {direction!r}"
     )
 

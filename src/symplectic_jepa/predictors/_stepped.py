@@ -1,4 +1,4 @@
-"""Predictors that take steps of a given size."""
+"""Predictors with a step size and a number of steps."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class SteppedPredictor(Predictor):
     """``ẑ = Φ_{±h}^S(z)``: ``S`` steps of size ``h``; subclasses implement `roll_out` [paper, eq. 28].
 
     Args:
-        dt: step size ``h > 0``; the direction carries the sign.
+        dt: step size ``h > 0``; the direction determines its sign.
         steps: number of steps ``S``.
-        learn_dt: learn ``h = softplus(θ)``, starting at ``dt``. Not for a JEPA matching loss, which ``h → 0``
-            minimises (`HamJEPAObjective` refuses it); for fitting observed trajectories.
+        learn_dt: learn ``h = softplus(θ)``, starting at ``dt``, to fit observed trajectories. `HamJEPAObjective`
+            rejects it, because ``h → 0`` minimises a JEPA matching loss.
 
     Raises:
         ValueError: if ``dt`` is not positive and finite, or ``steps < 1``.
@@ -37,11 +37,11 @@ class SteppedPredictor(Predictor):
 
     @property
     def dt(self) -> float | Tensor:
-        """The step size: a float, or a scalar tensor when it is learned."""
+        """The step size: a float, or a scalar tensor if it is learned."""
         return self._dt if self.raw_dt is None else F.softplus(self.raw_dt)
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments and their values now, of a learned step size its start; see `Pretrained`."""
+        """See `Pretrained.config`; for a learned step size, ``dt`` is its initial value."""
         return {name: self._dt if name == "dt" else value for name, value in super().config().items()}
 
     @property
@@ -51,7 +51,7 @@ class SteppedPredictor(Predictor):
 
     @property
     def dt_per_state(self) -> bool:
-        """Whether `roll_out` also takes one step size per state: both directions in one call."""
+        """Whether `roll_out` accepts one step size per state, so that both directions fit in one call."""
         return False
 
     @abstractmethod
@@ -60,7 +60,7 @@ class SteppedPredictor(Predictor):
     ) -> tuple[Tensor, Tensor]:
         """``steps`` steps of the signed size ``dt``, in float32 or better: ``(..., d)`` twice to ``(..., d)`` twice.
 
-        ``dt`` is a float, a scalar tensor where it is learned, or ``(n, 1, …, 1)`` where `dt_per_state`.
+        ``dt`` is a float, a scalar tensor if it is learned, or ``(n, 1, …, 1)`` if `dt_per_state`.
         """
 
     def flow(
@@ -69,8 +69,8 @@ class SteppedPredictor(Predictor):
         """Take the steps, forward or in reverse time: ``(..., d)`` twice to ``(..., d)`` twice; see `Predictor`.
 
         Raises:
-            ValueError: if ``direction`` is neither 1, −1, nor one of them for every index of the first dimension.
-            TypeError: if a state is not floating, or a ``control`` is given to a map that takes none.
+            ValueError: if ``direction`` is invalid.
+            TypeError: if a state is not floating-point, or a ``control`` is given to a map that takes none.
         """
         signs = check_direction(direction, q)
         if not isinstance(signs, int) and not self.dt_per_state:
@@ -83,7 +83,7 @@ class SteppedPredictor(Predictor):
         return q, p
 
     def check_matching(self) -> None:
-        """Refuse a learned step size, which a matching loss drives to 0.
+        """Reject a learned step size, which a matching loss drives to 0.
 
         Raises:
             ValueError: if the step size is learned.
@@ -95,6 +95,6 @@ class SteppedPredictor(Predictor):
         dt = self.dt
         if isinstance(signs, int):
             return signs * dt
-        # Filled on the device: a tensor made of Python numbers would be copied there, which no CUDA graph can hold.
+        # Fill on the device: a CUDA graph cannot capture copying a tensor of Python numbers from the host.
         signed = [like.new_full((), s * dt) if isinstance(dt, float) else (s * dt).to(like.dtype) for s in signs]
         return torch.stack(signed).reshape(-1, *(1 for _ in like.shape[1:]))

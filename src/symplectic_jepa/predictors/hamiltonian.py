@@ -1,4 +1,4 @@
-"""The flow of a Hamiltonian as a predictor."""
+"""A predictor that integrates a Hamiltonian."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class HamiltonianPredictor(SteppedPredictor):
     ``predictor(predictor(z), direction=-1)`` returns ``z`` to rounding (with `implicit_midpoint`, to its solver's
     error). The dynamics run in float32 or better under any autocast, and float64 stays float64, with every integrator.
 
-    ``predictor(z, control=u)`` integrates a `ControlledHamiltonian` under the input ``u``, ``(..., m)``, held over all
-    steps; without one the system runs free.
+    ``predictor(z, control=u)`` integrates a `ControlledHamiltonian` under the input ``u``, ``(..., m)``, constant over
+    all steps. Without a control the system evolves freely.
 
     Args:
-        hamiltonian: the energy; the default integrator needs a separable one.
+        hamiltonian: the energy; separable for the default integrator.
         dt: step size ``h > 0``.
         steps: number of steps ``S``.
         integrator: `leapfrog` or another `Integrator`; that class describes how to write your own.
@@ -35,7 +35,7 @@ class HamiltonianPredictor(SteppedPredictor):
     Raises:
         TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or ``integrator`` cannot be called.
         ValueError: if ``dt`` is not positive and finite, ``steps < 1``, ``gradient`` is unknown, or it is
-            ``"reversible"`` and the integrator has no such argument.
+            ``"reversible"`` and the integrator has no ``gradient`` argument.
     """
 
     def __init__(
@@ -58,18 +58,18 @@ class HamiltonianPredictor(SteppedPredictor):
         self.gradient = _checks.one_of("gradient", gradient, GRADIENTS)
         if gradient == "reversible" and "gradient" not in inspect.signature(integrator).parameters:
             raise ValueError(
-                f"gradient must be 'stored' for an integrator without a reversible one, got 'reversible' with "
+                f"gradient must be 'stored' for an integrator without a gradient argument, got 'reversible' with "
                 f"{getattr(integrator, 'name', getattr(integrator, '__name__', integrator))}"
             )
 
     @property
     def dt_per_state(self) -> bool:
-        """Where the integrator is time-symmetric: elsewhere the sign of a step decides the order of its updates."""
+        """True if the integrator is symmetric; otherwise the sign of ``dt`` decides the order of its updates."""
         return bool(getattr(self.integrator, "symmetric", False))
 
     @property
     def takes_control(self) -> bool:
-        """Whether the Hamiltonian has an input."""
+        """Whether the Hamiltonian takes a control."""
         return isinstance(self.hamiltonian, ControlledHamiltonian)
 
     def roll_out(
@@ -80,10 +80,10 @@ class HamiltonianPredictor(SteppedPredictor):
         return self.integrator(self._system(control), q, p, dt=dt, steps=self.steps, **options)
 
     def energy(self, q: Tensor, p: Tensor, *, control: Tensor | None = None) -> Tensor:
-        """The energy ``(...)`` that the flow conserves, of positions and momenta ``(..., d)``.
+        """The energy ``(...)`` of positions and momenta ``(..., d)``, conserved by the exact flow.
 
         Raises:
-            TypeError: if a ``control`` is given to a Hamiltonian that takes none, or that has no energy under it.
+            TypeError: if a ``control`` is given to a Hamiltonian that takes none, or has no energy under it.
         """
         energy: Tensor = self._system(control)(q, p)
         return energy

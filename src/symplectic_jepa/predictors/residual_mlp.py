@@ -1,4 +1,4 @@
-"""The ablation: a residual MLP instead of the flow."""
+"""The paper's ablation: a residual MLP instead of a Hamiltonian flow."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from symplectic_jepa.state import join_state, split_state
 class ResidualMLPPredictor(SteppedPredictor):
     r"""The ablation MLP-HJEPA: ``z ← z ± h · g(z)``, ``S`` steps, neither symplectic nor invertible.
 
-    ``g`` is a GELU MLP ``2d → hidden_dim → … → 2d`` [paper, section 5.1]. Precision as for the dynamics:
-    float32 or better.
+    ``g`` is a GELU MLP ``2d → hidden_dim → … → 2d`` [paper, section 5.1]. It runs in float32 or
+    better.
 
     Args:
-        dim: ``d``, half the dimension of a state.
+        dim: half the dimension of a state, ``d``.
         hidden_dim: width of the hidden layers.
         depth: number of hidden layers.
         dt: step size ``h > 0``.
@@ -65,14 +65,14 @@ class ResidualMLPPredictor(SteppedPredictor):
             TypeError: if a ``control`` is given.
         """
         if control is not None:
-            raise TypeError("control must be None for a ResidualMLPPredictor, whose map has no input")
+            raise TypeError("control must be None for a ResidualMLPPredictor, which takes no control")
         z = join_state(_checks.coordinates("q", q, self.dim), p)
         for _ in range(self.steps):
             z = z + dt * self._residual(z)
         return split_state(z)
 
     def _residual(self, z: Tensor) -> Tensor:
-        """``g(z)``, the weights in the dtype of the state."""
+        """``g(z)``, with the weights cast to the dtype of the state."""
         for layer in self.residual:
             if isinstance(layer, nn.Linear):
                 bias = layer.bias

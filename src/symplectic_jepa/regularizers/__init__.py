@@ -1,4 +1,4 @@
-"""Regularizers: samples ``(..., N, D)`` to a scalar."""
+"""Regularizers: map samples ``(..., N, D)`` to a scalar."""
 
 from symplectic_jepa.distributed import Ranks as Ranks
 from symplectic_jepa.regularizers._base import BatchRegularizer as BatchRegularizer

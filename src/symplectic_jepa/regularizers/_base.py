@@ -1,4 +1,4 @@
-"""What the regularizers share: a scalar that is a function of sums over the global batch."""
+"""The base class of regularizers: a scalar that is a function of sums over the global batch."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
-Group = Optional[Union["ProcessGroup", "DeviceMesh"]]  # noqa: UP045  (evaluated, and not every torch has them)
+Group = Optional[Union["ProcessGroup", "DeviceMesh"]]  # noqa: UP045  (evaluated at run time, and not every torch build has these types)
 
 
 class Measured(NamedTuple):
-    """A scalar to minimise, and the scalars behind it by name, for logging."""
+    """A scalar to minimise, and named statistics for logging."""
 
     value: Tensor
     statistics: dict[str, Tensor]
 
 
 class Reduction(NamedTuple):
-    """Half of a computation: this rank's sums, and what to make of the sums over all ranks."""
+    """This rank's sums, and a function that maps their totals over all ranks to the result."""
 
     sums: list[Tensor]
     finish: Callable[[list[Tensor]], Measured]
 
 
 def reduce_all(reductions: Sequence[Reduction], ranks: Ranks) -> list[Measured]:
-    """Finish several reductions with one collective for all of them; their statistics are detached.
+    """Finish several reductions with a single collective; statistics are detached.
 
     Raises:
         ValueError: if a value or a statistic is not a scalar.
@@ -51,14 +51,14 @@ def reduce_all(reductions: Sequence[Reduction], ranks: Ranks) -> list[Measured]:
 class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
     """A scalar of samples ``(..., N, D)`` that is exact under data parallelism; leading dimensions are averaged.
 
-    Subclasses implement `reduction`. An objective adds up the sums of all its penalties in one collective, with
-    `reduce_all`, and then calls every ``finish``. A regularizer without it, any module from ``(..., N, D)`` to a
-    scalar, works in the objectives too, on the local batch.
+    Subclasses implement `reduction`. An objective sums the reductions of all its penalties in one collective, with
+    `reduce_all`, and then calls every ``finish``. Any other module from ``(..., N, D)`` to a scalar also works in an
+    objective, on the local batch.
 
     Args:
-        sync: statistics of the global batch when ``torch.distributed`` is initialised; ``False``: of the local one.
+        sync: use statistics of the global batch if ``torch.distributed`` is initialised; ``False`` uses the local one.
         process_group: the ranks that share the batch, as a process group or a one-dimensional device mesh; by default
-            all of them. Inside an objective the objective's ``sync`` and ``process_group`` count instead.
+            all ranks. Inside an objective, its ``sync`` and ``process_group`` take precedence.
 
     Examples:
         >>> import torch
@@ -84,22 +84,22 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
 
     @abstractmethod
     def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
-        """Local sums of ``(..., N, D)`` in float32 or better, and what follows from those over ``ranks``."""
+        """Local sums of ``(..., N, D)`` in float32 or better, and a function of their totals over ``ranks``."""
 
     def forward(self, x: Tensor, **given: Tensor | None) -> Tensor:
-        """``(..., N, D)`` to a scalar, the mean over leading dimensions.
+        """Map ``(..., N, D)`` to a scalar, averaged over leading dimensions.
 
         Args:
             x: samples.
             given: further arguments of a subclass's `reduction`, such as the ``directions`` of `SIGReg`.
 
         Raises:
-            TypeError: if ``x`` is not floating.
+            TypeError: if ``x`` is not a floating-point tensor.
             ValueError: if it has fewer than two dimensions, or too few samples for the statistic.
         """
         return self.measure(x, **given).value
 
     @full_precision
     def measure(self, x: Tensor, /, **given: Tensor | None) -> Measured:
-        """The scalar and the statistics behind it, these detached and on the device; arguments as for `forward`."""
+        """The scalar and its statistics, which are detached and stay on the device; arguments as for `forward`."""
         return reduce_all([self.reduction(x, self.ranks, **given)], self.ranks)[0]

@@ -1,4 +1,4 @@
-"""Barlow Twins: two views' cross-correlation matrix against the identity."""
+"""Barlow Twins: match the cross-correlation matrix of two views to the identity."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class BarlowTwins(BatchRegularizer):
     r"""``Σ_i (1 − C_ii)² + λ Σ_{i≠j} C_ij²`` [arXiv:2103.03230].
 
     ``C_ij = cov(a_i, b_j) / sqrt((var(a_i) + ε)(var(b_j) + ε))`` between coordinates of the two views, over the batch,
-    biased. The diagonal is an invariance term of its own. As a `Penalty` it needs ``views="separate"``.
+    biased. The diagonal is itself an invariance term. As a `Penalty` it needs ``views="separate"``.
 
     Args:
-        redundancy: ``λ``.
-        eps: ``ε``, keeps the correlation of a constant coordinate finite.
+        redundancy: weight ``λ`` of the off-diagonal term.
+        eps: variance offset ``ε``, which keeps the correlation of a constant coordinate finite.
         sync: see `BatchRegularizer`.
         process_group: see `BatchRegularizer`.
 
@@ -35,15 +35,15 @@ class BarlowTwins(BatchRegularizer):
         self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
 
     def forward(self, x: Tensor, other: Tensor | None = None, **given: Tensor | None) -> Tensor:
-        """Two views to a scalar, the mean over leading dimensions.
+        """Map two views to a scalar, averaged over leading dimensions.
 
         Args:
             x: the first view, ``(..., N, D)``, or both, ``(2, ..., N, D)``.
             other: the second view, ``(..., N, D)``.
-            given: see `BatchRegularizer`; nothing here.
+            given: see `BatchRegularizer`; unused.
 
         Raises:
-            ValueError: if there are not two views of one shape.
+            ValueError: unless there are two views of the same shape.
         """
         if other is not None:
             if other.shape != x.shape:

@@ -13,21 +13,21 @@ from torch.autograd.function import once_differentiable
 
 from symplectic_jepa import _checks
 
-CACHED = 2**16  # elements of a tensor of which half a dozen fit a core's cache
+CACHED = 2**16  # elements per tensor, so that about six tensors fit in a core's cache
 
 
 def characteristic_sums(y: Tensor, spacing: float, knots: int) -> tuple[Tensor, Tensor]:
     """``N`` times the empirical characteristic function of every column, at ``t_j = j · spacing``.
 
-    On CUDA tensors one Triton kernel for each direction, where Triton is installed; else the same arithmetic in torch.
+    CUDA tensors use one Triton kernel per pass if Triton is installed; otherwise torch does the same arithmetic.
 
     Args:
         y: samples ``(..., N, M)``, float32 or float64.
-        spacing: distance of the knots.
-        knots: their number ``T``.
+        spacing: distance between knots.
+        knots: number of knots ``T``.
 
     Returns:
-        ``Σ_n cos(t_j y)`` and ``Σ_n sin(t_j y)``, each ``(..., T, M)``; they can be differentiated once.
+        ``Σ_n cos(t_j y)`` and ``Σ_n sin(t_j y)``, each ``(..., T, M)``, once differentiable.
 
     Raises:
         TypeError: if ``y`` is neither float32 nor float64.
@@ -38,7 +38,7 @@ def characteristic_sums(y: Tensor, spacing: float, knots: int) -> tuple[Tensor, 
         raise TypeError(f"y must be float32 or float64, got {y.dtype}")
     width = columns = y.shape[-1]
     if y.device.type == "cpu" and not torch.compiler.is_compiling():
-        # Eager torch makes some ten passes a knot; over a few columns at a time they stay in the cache.
+        # Eager torch makes about ten passes per knot; a few columns at a time stay in the cache.
         width = max(16, CACHED * columns // y.numel())
     parts = [_CharacteristicSums.apply(part, spacing, knots) for part in torch.split(y, width, -1)]
     cos, sin = torch.cat(parts, -1).unbind(-3)
@@ -46,10 +46,10 @@ def characteristic_sums(y: Tensor, spacing: float, knots: int) -> tuple[Tensor, 
 
 
 class _CharacteristicSums(torch.autograd.Function):
-    """``(..., N, M)`` to the sums of cos and sin, ``(..., 2, T, M)``.
+    """Map ``(..., N, M)`` to the sums of cos and sin, ``(..., 2, T, M)``.
 
-    One cos and one sin a pass; the other knots follow by rotation. Only ``y`` is saved, and neither pass holds more
-    than a few ``(N, M)`` tensors: no ``(N, M, T)`` one.
+    Each pass evaluates cos and sin once and gets the other knots by rotation. Only ``y`` is saved, and each pass needs
+    only a few ``(N, M)`` tensors, never one of size ``(N, M, T)``.
     """
 
     @staticmethod
@@ -66,7 +66,7 @@ class _CharacteristicSums(torch.autograd.Function):
 
 
 def torch_sums(y: Tensor, spacing: float, knots: int) -> Tensor:
-    """Sums of ``cos jθ`` and ``sin jθ``, ``θ = spacing · y``; ``jθ`` is reached from ``(j − 1)θ`` by a rotation."""
+    """Sums of ``cos jθ`` and ``sin jθ``, ``θ = spacing · y``, rotating from ``(j − 1)θ`` to ``jθ``."""
     theta = spacing * y
     c1, s1 = theta.cos(), theta.sin()
     none = y.new_zeros(y.shape[:-2] + y.shape[-1:])
@@ -98,13 +98,13 @@ def torch_gradient(y: Tensor, grad: Tensor, spacing: float) -> Tensor:
     return torch.addcmul(real * c1, imag, s1, value=-1)
 
 
-# The operators are opaque to torch.compile, which so runs what eager mode runs. Triton is looked for when one of them
-# first computes, never on import or while a graph is traced.
+# These operators are opaque to torch.compile, so compiled and eager code run the same kernels. Triton is imported when
+# one of them is first executed, never on import or during tracing.
 
 
 @functools.cache
 def _kernels() -> ModuleType | None:
-    """The Triton kernels, or ``None`` and a warning, once, where Triton cannot be imported."""
+    """The Triton kernels, or ``None`` with a single warning if Triton cannot be imported."""
     try:
         from symplectic_jepa.regularizers import characteristic_triton  # noqa: PLC0415
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""`characteristic` in Triton: each pass reads ``y`` once. Imported where a CUDA tensor first needs it."""
+"""`characteristic` in Triton: each pass reads ``y`` once. Imported only when first needed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WARPS = 4
 
 @triton.jit
 def _tile(n, m, blocks, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """This program's leading index, columns, offsets into ``(G, N, M)`` (over 2³¹ in a large batch) and their mask."""
+    """This program's leading index, columns, offsets into ``(G, N, M)`` (may exceed 2³¹) and their mask."""
     leading = tl.program_id(0).to(tl.int64) // blocks
     rows = tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -25,10 +25,10 @@ def _tile(n, m, blocks, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 def sums_kernel(  # noqa: PLR0917
     y, partial, n, m, blocks, SPACING: tl.constexpr, KNOTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
-    """One tile's share of the sums, into ``partial``, ``(G, blocks, 2, T, M)``."""
+    """Write one tile's share of the sums to ``partial``, ``(G, blocks, 2, T, M)``."""
     _, columns, offsets, inside = _tile(n, m, blocks, ROWS, COLUMNS)
     theta = tl.load(y + offsets, mask=inside, other=0.0) * SPACING
-    # A row beyond the last adds nothing: there cos is 0 instead of 1, and stays so under the rotation.
+    # Rows past the end add nothing: their cos starts at 0 instead of 1 and stays 0 under rotation.
     c = inside.to(theta.dtype)
     s = tl.zeros_like(theta)
     c1, s1 = tl.cos(theta) * c, tl.sin(theta)
@@ -59,7 +59,7 @@ def gradient_kernel(  # noqa: PLR0917
 
 
 def sums(y: Tensor, spacing: float, knots: int) -> Tensor:
-    """Contiguous ``(..., N, M)`` to ``(..., 2, T, M)``; without atomics, so that every run gives the same."""
+    """Contiguous ``(..., N, M)`` to ``(..., 2, T, M)``; deterministic, because it uses no atomics."""
     grid, blocks, options = launch(y)
     partial = y.new_empty(*y.shape[:-2], blocks, 2, knots, y.shape[-1])
     sums_kernel[grid](y, partial, *y.shape[-2:], blocks, SPACING=spacing, KNOTS=knots, **options)
@@ -75,8 +75,8 @@ def gradient(y: Tensor, grad: Tensor, spacing: float) -> Tensor:
 
 
 def launch(y: Tensor) -> tuple[tuple[int, int], int, dict[str, int]]:
-    """The grid, the row blocks of each leading index, and the tile."""
-    # 16 elements a thread, 8 in float64: the four numbers that a pass carries for each of them stay in registers.
+    """The grid, the number of row blocks per leading index, and the tile options."""
+    # 16 elements per thread, 8 in float64, so that the four values carried per element stay in registers.
     rows = 256 // y.element_size()
     n, m = y.shape[-2:]
     blocks = triton.cdiv(n, rows)

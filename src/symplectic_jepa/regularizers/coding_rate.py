@@ -14,11 +14,11 @@ from symplectic_jepa.regularizers.covariance import log_det_per_dim
 class CodingRate(BatchRegularizer):
     r"""``−R(Z)``, ``R = ½ log det(I + D/(N ε²) ZᵀZ)``, to be minimised [MCR², arXiv:2006.08558; arXiv:2502.10385].
 
-    ``R`` is MCR²'s expansion term; the compression term, of views of one image, is the objective's prediction loss.
-    ``R`` grows with the scale of ``Z`` without bound: normalise the features, or use an `EnergyBudget` beside it.
+    ``R`` is MCR²'s expansion term; the compression term, over views of one image, is the objective's prediction loss.
+    ``R`` grows without bound with the scale of ``Z``: normalise the features, or add an `EnergyBudget`.
 
     Args:
-        eps: ``ε``, the distortion up to which features are encoded.
+        eps: distortion ``ε`` up to which features are encoded.
         sync: see `BatchRegularizer`.
         process_group: see `BatchRegularizer`.
 

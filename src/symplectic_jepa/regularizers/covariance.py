@@ -1,4 +1,4 @@
-"""Covariances and the spectral statistics that the floors read; no eigendecomposition, no host synchronisation."""
+"""Covariances and the spectral statistics behind the floors; no eigendecomposition, no host synchronisation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from symplectic_jepa.distributed import count, wide_dtype
 
 
 def moments(x: Tensor) -> list[Tensor]:
-    """``N``, ``Σ x`` and ``Σ x xᵀ`` of samples ``(..., N, k)``, to be summed over ranks; float64 where there is one.
+    """``N``, ``Σ x`` and ``Σ x xᵀ`` of samples ``(..., N, k)``, to be summed over ranks; in float64 where available.
 
-    In float64 neither the subtraction of the mean in `covariance` nor a ridge of 1e-4 drowns in rounding.
+    In float64, rounding affects neither the subtraction of the mean in `covariance` nor a ridge of 1e-4.
     """
     x = x.to(wide_dtype(x))
     return [count(x.shape[-2], x), x.sum(-2), _gram(x)]
@@ -32,7 +32,7 @@ def projected_covariance(x: Tensor, projection: Tensor, *, eps: float = 1e-4) ->
     Args:
         x: samples ``(..., N, D)``, ``N ≥ 2``.
         projection: ``R``, ``(D, k)`` with orthonormal columns.
-        eps: ``ε``.
+        eps: ridge ``ε``.
 
     Returns:
         ``(..., k, k)``, in float64 on devices that have it.
@@ -63,7 +63,7 @@ def log_det_per_dim(cov: Tensor) -> Tensor:
 
 
 def _gram(x: Tensor) -> Tensor:
-    """``xᵀ x``, one product in the backward pass, where autograd would do one for each of its two factors."""
+    """``xᵀ x`` with one product in the backward pass; autograd would use one for each of the two factors."""
     product: Tensor = _Gram.apply(x)
     return product
 
@@ -82,7 +82,7 @@ class _Gram(torch.autograd.Function):
 
 
 class _LogDet(torch.autograd.Function):
-    """``log det C`` with the gradient ``C⁻¹`` from the same factor; autograd would differentiate the factorisation."""
+    """``log det C`` with gradient ``C⁻¹`` from the same factor; autograd would differentiate the factorisation."""
 
     @staticmethod
     def forward(ctx: Any, cov: Tensor) -> Tensor:
@@ -103,25 +103,25 @@ class _LogDet(torch.autograd.Function):
 
 
 def participation_ratio(cov: Tensor) -> Tensor:
-    """``PR = tr(C)² / tr(C²)`` of symmetric ``(..., k, k)``; between 1 and ``k`` [paper, eq. 37]."""
+    """``PR = tr(C)² / tr(C²)`` of symmetric ``(..., k, k)``, between 1 and ``k`` [paper, eq. 37]."""
     trace = cov.diagonal(dim1=-2, dim2=-1).sum(-1)
     return trace.square() / cov.square().sum((-2, -1))
 
 
 def top_eigenvalue(cov: Tensor, *, squarings: int = 17) -> Tensor:
-    r"""``λ_max`` of positive semi-definite ``(..., k, k)``, from matrix products alone [paper, appendix F.8].
+    r"""``λ_max`` of positive semi-definite ``(..., k, k)``, using only matrix products [paper, appendix F.8].
 
     With ``W = Cⁿ / tr(Cⁿ)``, ``n = 2^squarings``, the value ``⟨C, W⟩`` is a mean of the eigenvalues with weights
-    ``∝ λ_iⁿ``; it falls short of ``λ_max`` by at most ``(k − 1) λ_max / (e n)``, and ``0.3 λ_max / n`` where two
-    eigenvalues are nearly the same. ``W`` is the projector on the top eigenspace in the limit, hence the gradient; it
-    is not differentiated.
+    ``∝ λ_iⁿ``. It is below ``λ_max`` by at most ``(k − 1) λ_max / (e n)``, or ``0.3 λ_max / n`` if two eigenvalues are
+    nearly equal. In the limit ``W`` is the projector on the top eigenspace, hence the gradient; ``W`` itself is not
+    differentiated.
     """
     with torch.no_grad():
-        # Float32 will do, but for the last squaring: it squares the rounding in the eigenvectors that W must not hold.
+        # Float32 is enough except for the last squaring, which squares rounding along eigenvectors that W must exclude.
         weight = _unit_trace(cov).to(torch.float32)
         for i in range(squarings - 1):
             weight = weight @ weight
-            if i % 3 == 2:  # three squarings shrink a unit trace by k⁷ at most, a unit norm by less
+            if i % 3 == 2:  # three squarings shrink a unit trace by at most k⁷, a unit norm by less
                 weight = weight / torch.linalg.vector_norm(weight, dim=(-2, -1), keepdim=True)
         weight = _unit_trace(weight.to(cov.dtype))
         weight = _unit_trace(weight @ weight)

@@ -1,4 +1,4 @@
-"""Random projections and directions as a function of (seed, step): equal on every rank, resumable, explicit."""
+"""Random projections and directions as a function of (seed, step): equal on every rank and resumable."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DRAWS = {"orthonormal_projection": orthonormal_projection, "unit_directions": u
 def _draw(  # noqa: PLR0917
     kind: str, seed: int, index: int, dim: int, k: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    # The odd multiplier keeps the streams of neighbouring seeds apart.
+    # The odd multiplier separates the streams of neighbouring seeds.
     generator = torch.Generator(device).manual_seed((seed * 0x9E3779B97F4A7C15 + index) % 2**63)
     with torch.inference_mode(False), torch.no_grad():
         return _DRAWS[kind](dim, k, generator, dtype)
@@ -52,8 +52,8 @@ def _next_draw(  # noqa: PLR0917
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """The matrix of a step, which is counted; one opaque node for ``torch.compile``, which traces no generator."""
-    index = int(step) // every  # on the CPU: nothing waits
+    """The matrix of the current step; one opaque node, because ``torch.compile`` cannot trace generators."""
+    index = int(step) // every  # on the CPU, so no synchronisation
     if advance:
         step.add_(1)
     if every == 1:
@@ -68,17 +68,17 @@ def _(*arguments: Any) -> Tensor:
 
 
 class Schedule(nn.Module):
-    """Hands out random matrices that depend on the seed and a step counter only.
+    """Returns random matrices that depend only on the seed and a step counter.
 
     One call is one step. The matrix stays the same for ``every`` steps, is the same on every rank (on devices of one
     kind), and continues after a resume: the counter is in ``state_dict``. In eval mode the counter does not advance.
 
-    A compiled graph holds one opaque operation that draws and counts as eager code does. A CUDA graph cannot; for one,
-    `hold` keeps the matrix in one place, and `advance` before each replay does what a call would have done.
+    A compiled graph contains one opaque operation that draws and counts like eager code. A CUDA graph cannot contain
+    it: instead `hold` fixes the matrix in memory, and `advance` before each replay does what a call would have done.
 
     Args:
         kind: ``"orthonormal_projection"`` or ``"unit_directions"``.
-        seed: the user's seed, at least 0.
+        seed: seed, at least 0.
         every: redraw after this many steps.
 
     Raises:
@@ -92,9 +92,9 @@ class Schedule(nn.Module):
             raise ValueError(f"seed must be an int >= 0, got {seed!r}")
         self.seed = seed
         self.every = _checks.positive_int("every", every)
-        # No buffer, which `.to(device)` would move: the host reads it at every step. No int, which a compiled graph
-        # would take for a constant.
-        self.step = torch.zeros((), dtype=torch.int64, device="cpu")  # on the meta device, too
+        # Not a buffer, because the host reads it at every step and `.to(device)` would move it. Not an int, because a
+        # compiled graph would treat it as a constant.
+        self.step = torch.zeros((), dtype=torch.int64, device="cpu")  # even under a meta device
         self.held = False
         self._matrix: Tensor | None = None
 
@@ -114,14 +114,14 @@ class Schedule(nn.Module):
         return matrix
 
     def hold(self) -> None:
-        """From the next call on hand out one and the same tensor, which `advance` overwrites."""
+        """From the next call on, return the same tensor every time; `advance` overwrites it."""
         self.held, self._matrix = True, None
 
     def advance(self) -> None:
-        """Bring the held matrix to this step, in place, and count the step.
+        """Update the held matrix to this step in place, and count the step.
 
         Raises:
-            RuntimeError: if nothing is held: call `hold`, then the regularizer once.
+            RuntimeError: if nothing is held; first call `hold`, then the regularizer once.
         """
         if self._matrix is None:
             raise RuntimeError("advance() needs a held matrix: call hold(), then the regularizer once, first")
@@ -137,7 +137,7 @@ class Schedule(nn.Module):
         return self.step.clone()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on from the step of a ``state_dict``."""
+        """Continue from the step of a ``state_dict``."""
         self.step.copy_(state)
 
     def extra_repr(self) -> str:
@@ -146,21 +146,21 @@ class Schedule(nn.Module):
 
 
 def hold_draws(module: nn.Module) -> None:
-    """Fix every random matrix in ``module`` to one place in memory, for a CUDA graph; see `advance_draws`.
+    """Fix every random matrix in ``module`` in memory, for a CUDA graph; see `advance_draws`.
 
-    Call it before the warm-up calls that precede the capture. They then draw, but count no step.
+    Call this before the warm-up calls that precede the capture. They then draw without counting steps.
     """
     for schedule in _schedules(module):
         schedule.hold()
 
 
 def advance_draws(module: nn.Module) -> None:
-    """Bring every held matrix in ``module`` to its next step, in place; call it before each replay of a CUDA graph.
+    """Update every held matrix in ``module`` to its next step in place; call this before each CUDA graph replay.
 
-    Losses then equal those of ordinary calls.
+    The losses then equal those of ordinary calls.
 
     Raises:
-        RuntimeError: if nothing is held: call `hold_draws`, then the module once, first.
+        RuntimeError: if nothing is held; first call `hold_draws`, then the module once.
     """
     for schedule in _schedules(module):
         schedule.advance()

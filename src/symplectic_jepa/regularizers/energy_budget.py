@@ -12,11 +12,11 @@ from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured
 class EnergyBudget(BatchRegularizer):
     r"""``(mean(x²) − τ)²`` over samples and coordinates [paper, eq. 33].
 
-    Symplecticity does not stop an encoder from shrinking every view to a point; this does. Alone it allows rank 1
-    (lemma A.9).
+    Symplecticity does not prevent an encoder from shrinking every view to a point; this does. On its own it allows
+    rank 1 (lemma A.9).
 
     Args:
-        target: ``τ``, the mean square of a coordinate.
+        target: target ``τ`` for the mean square of a coordinate.
         sync: see `BatchRegularizer`.
         process_group: see `BatchRegularizer`.
 

@@ -1,4 +1,4 @@
-"""SIGReg in a geometry, and the geometry that is learned along with the features."""
+"""SIGReg in a fixed or learned geometry."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from symplectic_jepa.regularizers.sigreg import SIGReg, SIGRegSettings
 
 
 class HamSIGReg(SIGReg):
-    r"""`SIGReg` of ``H^{1/2} z``, so that features tend to ``N(0, H⁻¹)`` [paper, theorem 3.3 and appendix F.2].
+    r"""`SIGReg` of ``H^{1/2} z``, so that the target of ``z`` is ``N(0, H⁻¹)`` [paper, theorem 3.3 and appendix F.2].
 
-    Since ``H^{1/2}`` is symmetric, ``(H^{1/2} z)ᵀ a = zᵀ (H^{1/2} a)``: the ``M`` directions are transformed, not the
-    ``N`` samples.
+    Since ``H^{1/2}`` is symmetric, ``(H^{1/2} z)ᵀ a = zᵀ (H^{1/2} a)``. This transforms the ``M`` directions instead
+    of the ``N`` samples.
 
     Args:
-        geometry: ``H``: `IdentityGeometry`, `DiagonalGeometry`, `MatrixGeometry`, `LaplacianGeometry`,
+        geometry: geometry ``H``: `IdentityGeometry`, `DiagonalGeometry`, `MatrixGeometry`, `LaplacianGeometry`,
             `RadialGeometry` or your own.
         settings: ``slices``, ``knots``, ``t_max``, ``seed``, ``sync`` and ``process_group``; see `SIGReg`.
 
-    A learnable geometry trains with the features: its parameters are among those of the regularizer and of the
-    objective around it. To update it more slowly give it a group of its own, for example
+    A learnable geometry trains with the features: its parameters belong to the regularizer and to its objective.
+    To update it more slowly, give it its own parameter group, for example
     ``{"params": regularizer.geometry.parameters(), "lr": 0.1 * lr}``, or an optimiser that steps less often.
 
     Raises:
@@ -41,15 +41,15 @@ class HamSIGReg(SIGReg):
         self.geometry = geometry
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments and their values now, by name."""
+        """See `Pretrained.config`."""
         return {name: getattr(self, name) for name in ("geometry", *SIGRegSettings.__annotations__)}
 
     def reduction(self, x: Tensor, ranks: Ranks, *, directions: Tensor | None = None) -> Reduction:
-        """Those of `SIGReg` along ``H^{1/2} a``; see `BatchRegularizer`."""
+        """The sums of `SIGReg` along ``H^{1/2} a``; see `BatchRegularizer`."""
         dim = _checks.samples("x", x).shape[-1]
         if directions is None:
             directions = self.schedule(dim, self.slices, dtype=x.dtype, device=x.device)
-        if directions.shape[:-1] == (dim,):  # the error for any other shape is SIGReg's
+        if directions.shape[:-1] == (dim,):  # SIGReg raises the error for any other shape
             try:
                 directions = self.geometry.sqrt_apply(directions.to(x.dtype).mT).mT
             except ValueError as error:

@@ -1,4 +1,4 @@
-"""KerJEPA's maximum mean discrepancy to the standard Gaussian, of the whole features and of one-dimensional slices."""
+"""KerJEPA's maximum mean discrepancy to the standard Gaussian, of full features and of one-dimensional slices."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from symplectic_jepa.distributed import Ranks, count, wide_dtype
 from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
 from symplectic_jepa.regularizers.draws import Schedule
 
-_ENTRIES = 2**24  # of the kernel matrices that are held at once
+_ENTRIES = 2**24  # maximum number of kernel entries in memory at once
 
 
 class MMD(BatchRegularizer):
-    r"""``MMD²`` between the features and ``N(0, I)`` in a Gaussian kernel [KerJEPA, arXiv:2512.19605].
+    r"""``MMD²`` between the features and ``N(0, I)`` with a Gaussian kernel [KerJEPA, arXiv:2512.19605].
 
     ``mean_nm k(x_n, x_m) − 2 mean_n E k(x_n, g) + E k(g, g')``, ``k(x, y) = exp(−‖x − y‖²/2σ²)``, ``g, g' ~ N(0, I)``,
     ``E k(x, g) = (σ²/(σ² + 1))^{D/2} exp(−‖x‖²/2(σ² + 1))`` and ``E k(g, g') = (σ²/(σ² + 2))^{D/2}``.
 
-    It is the V-statistic (``n = m`` counts), of order ``1/N`` for Gaussian features; `gathered_rows` explains its cost.
+    This V-statistic (including ``n = m``) is of order ``1/N`` for Gaussian features; see `gathered_rows` for its cost.
 
     Args:
-        bandwidth: ``σ``; by default ``√D``, as ``‖x − y‖²`` is about ``2D``; a fixed ``σ`` sees nothing at large ``D``.
+        bandwidth: bandwidth ``σ``, by default ``√D``, because ``‖x − y‖²`` is about ``2D``; no fixed ``σ`` resolves
+            features at large ``D``.
         sync: see `BatchRegularizer`.
         process_group: see `BatchRegularizer`.
 
@@ -54,11 +55,11 @@ class MMD(BatchRegularizer):
 class SlicedMMD(MMD):
     r"""The mean of the one-dimensional ``MMD²`` along random unit directions [KerJEPA, arXiv:2512.19605].
 
-    ``√(2π) N MMD²`` at ``σ = 1`` is the integral that `SIGReg` approximates. It costs ``N²`` kernel values a slice.
+    ``√(2π) N MMD²`` at ``σ = 1`` is the integral that `SIGReg` approximates. It costs ``N²`` kernel values per slice.
 
     Args:
         slices: number of directions ``M``, redrawn every training step.
-        bandwidth: ``σ``.
+        bandwidth: bandwidth ``σ``.
         seed: seed of the directions.
         sync: see `BatchRegularizer`.
         process_group: see `BatchRegularizer`.
@@ -106,10 +107,10 @@ class SlicedMMD(MMD):
 
 
 def gathered_rows(x: Tensor, ranks: Ranks) -> list[Tensor]:
-    """``x`` ``(..., N, D)`` and weights ``(N,)`` of 1, zero-padded so that their sums over ranks hold everyone's rows.
+    """``x`` ``(..., N, D)`` and unit weights ``(N,)``, zero-padded so that their sums over ranks contain all rows.
 
-    Over several ranks the host first waits for a small collective, the numbers of rows (a synchronisation); then all
-    rows travel, and every rank computes all pairs. Where the sum is left out, the missing rows weigh 0.
+    With several ranks the host first waits for a small collective of the row counts. Then all rows are exchanged, and
+    every rank computes all pairs. Without the sum over ranks, the missing rows have weight 0.
     """
     weights = x.new_ones(x.shape[-2])
     if not ranks.shared:
@@ -130,13 +131,13 @@ def squared_mmd(x: Tensor, weights: Tensor, bandwidth: float) -> Tensor:
 
 
 class _KernelSum(torch.autograd.Function):
-    """``Σ_nm w_n w_m k(x_n, x_m)`` of ``(G, N, d)``; the gradient comes from the same kernel, which is not kept."""
+    """``Σ_nm w_n w_m k(x_n, x_m)`` of ``(G, N, d)``; the gradient reuses the same kernel, which is not saved."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weights: Tensor, square: float) -> Tensor:
         totals, grads, w = [], [], weights[:, None]
         for part in torch.split(x, max(1, _ENTRIES // x.shape[-2] ** 2)):
-            y = part - part.mean(-2, keepdim=True)  # leaves the distances, and their digits where the mean is large
+            y = part - part.mean(-2, keepdim=True)  # keeps the distances, and their precision if the mean is large
             half = 0.5 * y.square().sum(-1)
             kernel = (y @ y.mT).sub_(half[..., None]).sub_(half[..., None, :]).clamp_max_(0).div_(square).exp_()
             mass = kernel @ w

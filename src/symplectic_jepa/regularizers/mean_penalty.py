@@ -1,4 +1,4 @@
-"""Features centred at zero."""
+"""A penalty on the mean of the features."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ class SIGRegSettings(TypedDict, total=False):
 class SIGReg(BatchRegularizer):
     r"""Sketched isotropic Gaussian regularization [LeJEPA, arXiv:2511.08544; the paper's baseline].
 
-    Every slice ``y = z a`` along a random unit direction should be standard normal; its empirical characteristic
-    function is compared with ``φ(t) = exp(−t²/2)`` at equally spaced knots:
+    The target of every slice ``y = z a`` along a random unit direction is the standard normal distribution. Its
+    empirical characteristic function is compared with ``φ(t) = exp(−t²/2)`` at equally spaced knots:
 
     ``N Σ_j w_j [(mean_n cos(t_j y_n) − φ_j)² + (mean_n sin(t_j y_n))²]``, averaged over slices and leading dimensions,
 
@@ -44,8 +44,8 @@ class SIGReg(BatchRegularizer):
         sync: see `BatchRegularizer`.
         process_group: see `BatchRegularizer`.
 
-    A ``(V, N, D)`` input is one sample per view (LeJEPA's convention and ours); flatten it to pool the views.
-    The gradient fades as the features collapse to a point, a `VarianceFloor` beside it does not.
+    A ``(V, N, D)`` input is one sample per view, as in LeJEPA; flatten it to pool the views. The gradient vanishes as
+    the features collapse to a point; that of a `VarianceFloor` does not.
 
     Raises:
         ValueError: if ``slices < 1``, ``knots < 2`` or ``t_max`` is not positive.
@@ -103,13 +103,13 @@ class SIGReg(BatchRegularizer):
 
     @property
     def spacing(self) -> float:
-        """Distance of the knots."""
+        """Distance between knots."""
         return self.t_max / (self.knots - 1)
 
     def _quadrature(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Weights ``w`` and target ``φ`` at the knots, ``(T, 1)`` each.
 
-        Computed in float64 where they are used, and not kept: no change of dtype and no meta device spoils them.
+        They are recomputed in float64 on every call, so that dtype changes and the meta device cannot corrupt them.
         """
         t = torch.arange(self.knots, dtype=wide_dtype(like), device=like.device)[:, None] * self.spacing
         # Trapezoid on [0, t_max], doubled: the integrand is even, so the negative half adds the same.

@@ -1,4 +1,4 @@
-"""Hinges on the spectrum of a batch's covariance: volume, participation, the largest share."""
+"""Hinges on the spectrum of a batch covariance: log-determinant, participation ratio and top share."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class SpectralFloors(BatchRegularizer):
     r"""Log-det floor, participation-ratio floor and top-eigenvalue ceiling of ONE projected covariance ``C``.
 
     ``relu(ℓ_min − (1/k) log det C)² + relu(r_min − PR(C)/k)² + relu(λ_max/tr(C) − a_max)²`` with
-    ``k = min(proj_dim, D, N − 1)`` [paper, eqs. 34–38 and appendix F.8]; a hinge set to ``None`` is disabled. Why
-    several: log-det alone allows one spike (lemma A.10), the participation ratio alone fixes no scale (A.11), together
-    with an energy budget they bound the condition number (A.15).
+    ``k = min(proj_dim, D, N − 1)`` [paper, eqs. 34–38 and appendix F.8]; a hinge set to ``None`` is disabled. Log-det
+    alone allows one spike (lemma A.10), and the participation ratio alone does not fix the scale (A.11). Together with
+    an energy budget they bound the condition number (A.15).
 
     Args:
-        log_det: ``ℓ_min``.
-        participation: ``r_min``, between 0 and 1.
-        top_share: ``a_max``, between 0 and 1.
-        proj_dim: largest ``k``.
+        log_det: floor ``ℓ_min``.
+        participation: floor ``r_min``, between 0 and 1.
+        top_share: ceiling ``a_max``, between 0 and 1.
+        proj_dim: upper limit of ``k``.
         eps: ridge ``ε`` of the covariance.
         refresh_every: redraw the projection after this many training steps.
         seed: seed of the projections.
         sync: see `BatchRegularizer`.
         process_group: see `BatchRegularizer`.
 
-    The statistics are whichever of ``log_det``, ``participation`` and ``top_share`` has a hinge.
+    The statistics are those of ``log_det``, ``participation`` and ``top_share`` that have a hinge.
 
     Raises:
-        ValueError: if no hinge is set, or an argument is out of its range.
+        ValueError: if no hinge is set, or an argument is out of range.
     """
 
     proj_dim: int | None  # None: no limit
@@ -96,7 +96,7 @@ class SpectralFloors(BatchRegularizer):
         """
         n, dim = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-2:]
         k = projection.shape[-1] if projection is not None else min(self.proj_dim or dim, dim)
-        limited = projection is None and n <= k  # this rank alone does not see k degrees of freedom
+        limited = projection is None and n <= k  # this rank alone has fewer than k degrees of freedom
         if projection is None:
             projection = self.schedule(dim, k, dtype=x.dtype, device=x.device)
 
@@ -110,15 +110,15 @@ class SpectralFloors(BatchRegularizer):
     def penalty(self, cov: Tensor, *, rank: Tensor | None = None) -> Measured:
         """The hinges of a given covariance ``(..., k, k)``, or of its leading ``rank × rank`` block.
 
-        The leading block is the covariance under the first columns of ``R``. ``rank``, a scalar tensor, is known to the
-        device alone where the batch is shared between ranks, so the block is a mask and not a slice.
+        The leading block is the covariance under the first columns of ``R``. If ranks share the batch, the scalar
+        tensor ``rank`` is known only on the device, so the block is selected by a mask instead of a slice.
         """
         size: Tensor | int = cov.shape[-1]
         filled = cov
         if rank is not None:
             inside = torch.arange(cov.shape[-1], device=cov.device) < rank
             cov = cov.where(inside & inside[:, None], 0)
-            filled, size = cov + torch.diag(~inside).to(cov.dtype), rank  # ones outside leave the determinant alone
+            filled, size = cov + torch.diag(~inside).to(cov.dtype), rank  # ones outside keep the determinant
         hinges: list[Tensor] = []
         statistics: dict[str, Tensor] = {}
         if self.log_det is not None:
@@ -135,7 +135,7 @@ class SpectralFloors(BatchRegularizer):
 
 
 class _Settings(TypedDict, total=False):
-    """What the floors with one hinge pass on to `SpectralFloors`."""
+    """Keyword arguments that the single-hinge classes pass to `SpectralFloors`."""
 
     eps: float
     refresh_every: int
@@ -145,10 +145,10 @@ class _Settings(TypedDict, total=False):
 
 
 class _OneHinge(SpectralFloors):
-    _level: ClassVar[str]  # the constructor's name for the one hinge
+    _level: ClassVar[str]  # name of the hinge argument in the constructor
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments and their values now, by name."""
+        """See `Pretrained.config`."""
         return {name: getattr(self, name) for name in (self._level, "proj_dim", *_Settings.__annotations__)}
 
 
@@ -156,12 +156,12 @@ class ProjectedLogDetFloor(_OneHinge):
     r"""``relu(ℓ_min − (1/k) log det C)²`` of the projected covariance [paper, eq. 36].
 
     Args:
-        floor: ``ℓ_min``.
-        proj_dim: largest ``k``.
+        floor: floor ``ℓ_min``.
+        proj_dim: upper limit of ``k``.
         settings: ``eps``, ``refresh_every``, ``seed``, ``sync`` and ``process_group``; see `SpectralFloors`.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of range.
     """
 
     _level = "floor"
@@ -179,12 +179,12 @@ class TopEigenvalueCeiling(_OneHinge):
     r"""``relu(λ_max/tr(C) − a_max)²`` of the projected covariance [paper, appendix F.8].
 
     Args:
-        ceiling: ``a_max``, between 0 and 1.
-        proj_dim: largest ``k``.
+        ceiling: ceiling ``a_max``, between 0 and 1.
+        proj_dim: upper limit of ``k``.
         settings: ``eps``, ``refresh_every``, ``seed``, ``sync`` and ``process_group``; see `SpectralFloors`.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of range.
     """
 
     _level = "ceiling"
@@ -199,19 +199,19 @@ class TopEigenvalueCeiling(_OneHinge):
 
 
 class ParticipationRatioFloor(_OneHinge):
-    r"""``relu(r_min − PR/k)²``, of the projected or of the full covariance [paper, eqs. 37 and 38].
+    r"""``relu(r_min − PR/k)²``, of the projected or the full covariance [paper, eqs. 37 and 38].
 
-    The full one (``proj_dim=None``, ``k = min(D, N − 1)``, no ridge) reads ``tr(Σ)`` and ``tr(Σ²)`` off the smaller of
-    the ``D × D`` covariance and the ``N × N`` Gram matrix, which share their non-zero eigenvalues; over several ranks,
-    off the ``D × D`` one.
+    With ``proj_dim=None`` it uses the full covariance, ``k = min(D, N − 1)`` and no ridge, and computes ``tr(Σ)`` and
+    ``tr(Σ²)`` from the smaller of the ``D × D`` covariance and the ``N × N`` Gram matrix, which share their non-zero
+    eigenvalues; over several ranks, from the ``D × D`` one.
 
     Args:
-        floor: ``r_min``, between 0 and 1.
-        proj_dim: largest ``k``, or ``None`` for the full covariance.
+        floor: floor ``r_min``, between 0 and 1.
+        proj_dim: upper limit of ``k``, or ``None`` for the full covariance.
         settings: ``eps``, ``refresh_every``, ``seed``, ``sync`` and ``process_group``; see `SpectralFloors`.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of range.
     """
 
     _level = "floor"
@@ -227,10 +227,10 @@ class ParticipationRatioFloor(_OneHinge):
         return self.participation
 
     def reduction(self, x: Tensor, ranks: Ranks, *, projection: Tensor | None = None) -> Reduction:
-        """Moments of the projected samples, or of the samples; see `BatchRegularizer`.
+        """Moments of the samples, projected unless ``proj_dim`` is ``None``; see `BatchRegularizer`.
 
         Raises:
-            ValueError: if ``projection`` is given and the floor is of the full covariance.
+            ValueError: if ``projection`` is given with ``proj_dim=None``.
         """
         if self.proj_dim is not None:
             return super().reduction(x, ranks, projection=projection)
@@ -248,7 +248,7 @@ class ParticipationRatioFloor(_OneHinge):
         return Reduction(moments(x), finish)
 
     def _hinge(self, matrix: Tensor, k: Tensor | int) -> Measured:
-        """The hinge of a covariance or Gram matrix: the ratio does not depend on their scale, a point has ratio 0."""
+        """The hinge of a covariance or Gram matrix: the ratio does not depend on scale, and is 0 for a single point."""
         square = matrix.square().sum((-2, -1)).clamp_min(torch.finfo(matrix.dtype).tiny)
         ratio = matrix.diagonal(dim1=-2, dim2=-1).sum(-1).square() / square / k
         assert self.participation is not None  # its only hinge

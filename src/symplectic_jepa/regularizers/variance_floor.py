@@ -1,4 +1,4 @@
-"""A floor under every coordinate's standard deviation."""
+"""A floor for the standard deviation of every coordinate."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class VarianceFloor(BatchRegularizer):
     r"""``mean_i relu(σ_min − sqrt(var_i + ε))²``, biased variance over the batch [paper, appendix F.8].
 
     Args:
-        floor: ``σ_min``.
-        eps: ``ε``, keeps the gradient of the root finite at zero variance.
+        floor: floor ``σ_min``.
+        eps: offset ``ε``, which keeps the gradient of the root finite at zero variance.
         sync: see `BatchRegularizer`.
         process_group: see `BatchRegularizer`.
 
@@ -33,8 +33,8 @@ class VarianceFloor(BatchRegularizer):
     def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
         """Sums of ``N``, ``x`` and ``x²``; see `BatchRegularizer`."""
         n = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-2]
-        # Each rank's variance is taken about its own mean, and only D numbers are combined in float64, so that a large
-        # mean costs no digits.
+        # Take each rank's variance about its own mean and combine only D numbers in float64, so that a large mean does
+        # not cost precision.
         local_var, local_mean = torch.var_mean(x, -2, correction=0)
         local_mean = local_mean.to(wide_dtype(x))
         square = n * (local_var.to(wide_dtype(x)) + local_mean.square())

@@ -13,16 +13,16 @@ from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured
 class VICReg(BatchRegularizer):
     r"""``μ mean_i relu(γ − sqrt(C_ii + ε)) + ν (1/D) Σ_{i≠j} C_ij²``, ``C`` the unbiased covariance [arXiv:2105.04906].
 
-    The invariance term, 25 times the mean squared distance of two views, is the objective's prediction loss; VICReg
-    sums over its two views, this averages over leading dimensions. Beside a prediction loss of weight 1 the original
-    ratios are ``Penalty(VICReg(), weight=2/25, views="separate")`` where that loss is the mean squared distance, and an
-    eighth of it in `LeJEPAObjective`, whose two-view loss is an eighth of that distance.
+    The objective's prediction loss replaces the invariance term, 25 times the mean squared distance of two views.
+    VICReg sums over its two views; this averages over leading dimensions. With a mean squared distance of weight 1 as
+    prediction loss, ``Penalty(VICReg(), weight=2/25, views="separate")`` gives the original ratios. In
+    `LeJEPAObjective`, whose two-view loss is an eighth of that distance, use an eighth of that weight.
 
     Args:
-        variance: ``μ``.
-        covariance: ``ν``.
-        floor: ``γ``, the standard deviation below which a coordinate is pushed.
-        eps: ``ε``, keeps the gradient of the root finite at zero variance.
+        variance: weight ``μ`` of the variance hinge.
+        covariance: weight ``ν`` of the covariance term.
+        floor: standard deviation ``γ`` below which a coordinate is penalised.
+        eps: offset ``ε``, which keeps the gradient of the root finite at zero variance.
         sync: see `BatchRegularizer`.
         process_group: see `BatchRegularizer`.
 
@@ -65,10 +65,11 @@ class VICReg(BatchRegularizer):
 
 
 def centred(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples less their mean on this rank, and that mean ``(..., 1, D)``, in float64 where there is one.
+    """Samples minus their mean on this rank, and that mean ``(..., 1, D)``, in float64 where available.
 
-    ``Σ x xᵀ = Σ (x − m)(x − m)ᵀ + N m mᵀ``: the ``N D²`` multiplications are done in the dtype of the centred samples,
-    and only ``D²`` numbers are added in float64, so that a large mean costs no digits. ``m`` must be the same in both.
+    ``Σ x xᵀ = Σ (x − m)(x − m)ᵀ + N m mᵀ``: the ``N D²`` multiplications run in the dtype of the centred samples,
+    and only ``D²`` numbers are added in float64, so that a large mean does not cost precision. Both terms must use the
+    same ``m``.
     """
     mean = x.mean(-2, keepdim=True)
     return x - mean, mean.to(wide_dtype(x))

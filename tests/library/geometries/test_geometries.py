@@ -127,7 +127,7 @@ def test_bad_arguments_are_named():
         (lambda: LaplacianGeometry((2, 2, 2)), r"grid must be an int or \(rows, columns\)"),
         (lambda: LaplacianGeometry((2, 0)), "grid must be an int >= 1, got 0"),
         (lambda: LaplacianGeometry(4, boundary="open"), "boundary must be one of 'free', 'periodic'"),
-        (lambda: RadialGeometry(1), "grid must have two tokens or more, got 1"),
+        (lambda: RadialGeometry(1), "grid must have at least two tokens, got 1"),
         (lambda: RadialGeometry(4, max_condition=1), "max_condition must be a finite number > 1"),
         (lambda: RadialGeometry(4, initial_condition=200), "initial_condition must be below 100, got 200"),
         (lambda: DiagonalGeometry(torch.tensor([1.0, 0.0])), "diagonal must be"),

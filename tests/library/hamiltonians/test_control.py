@@ -129,7 +129,7 @@ def test_driven_force_is_minus_the_gradient_of_the_driven_potential():
     assert isinstance(driven, AbstractSeparable)
     (slope,) = torch.autograd.grad(driven.potential(q).sum(), q)
     torch.testing.assert_close(driven.force(q), -slope, rtol=1e-12, atol=1e-12)
-    with pytest.raises(TypeError, match=r"energy for a constant input_matrix only, got B\(q\)"):
+    with pytest.raises(TypeError, match=r"energy only for a constant input_matrix, got B\(q\)"):
         system("module").with_control(u).potential(q)
 
 

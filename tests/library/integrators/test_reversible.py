@@ -279,5 +279,5 @@ def test_bad_arguments_are_named():
         sj.leapfrog(separable, q, p, dt=0.1, gradient="adjoint")
     with pytest.raises(ValueError, match="gradient must be one of"):
         sj.HamiltonianPredictor(separable, gradient="adjoint")
-    with pytest.raises(ValueError, match="gradient must be 'stored' for an integrator without a reversible one"):
+    with pytest.raises(ValueError, match="gradient must be 'stored' for an integrator without a gradient argument"):
         sj.HamiltonianPredictor(separable, integrator=sj.implicit_midpoint, gradient="reversible")

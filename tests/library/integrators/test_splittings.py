@@ -265,7 +265,7 @@ def test_bad_arguments_are_named(integrate):
 
 def test_bad_tables_are_named():
     for arguments, message in (
-        ({"kicks": (1.0,), "drifts": (1.0,)}, "one more than drifts, got 1 kicks and 1 drifts"),
+        ({"kicks": (1.0,), "drifts": (1.0,)}, "one more entry than drifts, got 1 kicks and 1 drifts"),
         ({"kicks": (1.0,), "drifts": ()}, "got 1 kicks and 0 drifts"),
         ({"kicks": (0.5, 0.4), "drifts": (1.0,)}, r"kicks must sum to 1 to be consistent, got 0\.9"),
         ({"kicks": (0.5, 0.5), "drifts": (2.0,)}, r"drifts must sum to 1 to be consistent, got 2\.0"),

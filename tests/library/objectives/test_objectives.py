@@ -194,7 +194,7 @@ def test_bad_arguments_are_named():
         (
             lambda: sj.LeJEPAObjective(sj.sigreg_penalties(weight=1.5), convention="convex"),
             ValueError,
-            "at most 1 in sum",
+            "summing to at most 1",
         ),
         (lambda: sj.LeJEPAObjective(global_views=0), ValueError, "global_views must be an int >= 1, got 0"),
     ):
