@@ -19,9 +19,10 @@ class FiniteGuard:
         self.names: list[str] = []
 
     def watch(self, step: int, values: dict[str, Tensor]) -> None:
-        """Check the values of a step without reading anything back."""
+        """Check the values of a step, scalars, without reading anything back."""
         self.names = list(values)
-        bad = torch.stack([~value.detach().isfinite().all() for value in values.values()])
+        # One pass over all: the terms hold every statistic, and a kernel for each would be launched at every step.
+        bad = ~torch.stack([value.detach() for value in values.values()]).isfinite()
         new = (self.first < 0) & bad.any()
         self.bad = bad if self.bad is None else torch.where(new, bad, self.bad)
         self.first = torch.where(new, step, self.first)

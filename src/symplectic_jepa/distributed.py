@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from symplectic_jepa._precision import wide_dtype as wide_dtype
+from symplectic_jepa._precision import wide_dtype
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -52,7 +52,7 @@ class HamiltonianPredictor(SteppedPredictor):
         if not isinstance(hamiltonian, Hamiltonian):
             raise TypeError(f"hamiltonian must be a Hamiltonian, got {type(hamiltonian).__name__}")
         if not callable(integrator):
-            raise TypeError(f"integrator must be a function like leapfrog, got {integrator!r}")
+            raise TypeError(f"integrator must be callable like leapfrog, got {integrator!r}")
         self.hamiltonian = hamiltonian
         self.integrator = integrator
         self.gradient = _checks.one_of("gradient", gradient, GRADIENTS)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from symplectic_jepa.distributed import count, wide_dtype
+from symplectic_jepa._precision import wide_dtype
+from symplectic_jepa.distributed import count
 
 
 def moments(x: Tensor) -> list[Tensor]:

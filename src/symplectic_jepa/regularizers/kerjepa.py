@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from symplectic_jepa import _checks
-from symplectic_jepa.distributed import Ranks, count, wide_dtype
+from symplectic_jepa._precision import wide_dtype
+from symplectic_jepa.distributed import Ranks, count
 from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
 from symplectic_jepa.regularizers.draws import Schedule
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.distributed import Ranks, count, wide_dtype
+from symplectic_jepa._precision import wide_dtype
+from symplectic_jepa.distributed import Ranks, count
 from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
 
 
