@@ -67,12 +67,12 @@ def run_recipe(run: Path) -> Recipe:
 
 
 def isotropy(features: Tensor, labels: Tensor) -> dict[str, float] | None:
-    """`isotropy_report` of features, with the labels as tasks; None if the features have collapsed."""
+    """`isotropy_report` of features, with the labels as tasks; None if the features have collapsed to a point."""
     every = -(-len(features) // FITTED)
-    try:
-        report = isotropy_report(features[::every], labels[::every])
-    except ValueError:
+    features, labels = features[::every], labels[::every]
+    if (features == features[0]).all():
         return None
+    report = isotropy_report(features, labels)
     return {name: getattr(report, name).item() for name in ("price", "regret", "worst_case_ratio")}
 
 

@@ -9,7 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from symplectic_jepa.encoders import Stem
+from symplectic_jepa.hamiltonians.mlp import Activation
 from symplectic_jepa.integrators import SPLITTINGS
+from symplectic_jepa.objectives.hamjepa import Match
+from symplectic_jepa.objectives.lejepa import Convention
+from symplectic_jepa.objectives.penalty import Views
 
 CLASSES = {"cifar100": 100, "textures": 8}  # imagenet100 has as many as its folder
 HEADLINE_K = 20  # neighbours for the kNN accuracy in the tables
@@ -104,7 +109,7 @@ class AugmentConfig(Section):
 
 class Encoder(Section):
     backbone: Literal["resnet18", "small_cnn"] = "resnet18"
-    stem: Literal["cifar", "imagenet"] = "cifar"  # for resnet18
+    stem: Stem = "cifar"  # for resnet18
     mode: Literal["tokens", "global"] = "tokens"  # global: average pooling and a linear layer; sigreg only
     token_layer: Annotated[int, Field(ge=2, le=4)] = 3  # for resnet18
     token_channels: Annotated[int, Field(ge=2, multiple_of=2)] = 32
@@ -124,7 +129,7 @@ class Predictor(Section):
     learn_dt: Switch = False  # true is always refused: dt -> 0 minimises the loss
     hidden_dim: Count = 256
     depth: Count = 2
-    activation: Literal["gelu", "silu", "tanh", "softplus"] = "gelu"
+    activation: Activation = "gelu"
     base_coeff: float = 0.1
     residual_scale: float = 0.02
     residual_warmup_epochs: Whole = 10
@@ -150,7 +155,7 @@ class MomentumFloors(Floors):
 
 
 class HamJEPA(Section):  # also used by mlp_hjepa
-    match: Literal["q", "qp"] = "q"
+    match: Match = "q"
     p_weight: Weight = 0.2
     bidirectional: Switch = True
     reverse_time: Switch = True  # reverse time in the backward direction; false: forward time in both
@@ -171,8 +176,8 @@ class SIGReg(Section):
     slices: Count = 64
     knots: Annotated[int, Field(ge=2)] = 9
     t_max: Positive = 3.0
-    views: Literal["separate", "stacked"] = "separate"
-    convention: Literal["sum", "convex"] = "sum"  # L + weight * R, or (1 - weight) * L + weight * R
+    views: Views = "separate"
+    convention: Convention = "sum"  # L + weight * R, or (1 - weight) * L + weight * R
     clip_grad: Positive | None = None
 
 

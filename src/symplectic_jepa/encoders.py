@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -12,6 +13,7 @@ from symplectic_jepa import _checks
 from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.state import join_state
 
+Stem = Literal["cifar", "imagenet"]
 _STAGE_CHANNELS = {2: 128, 3: 256, 4: 512}  # of ResNet-18
 
 
@@ -26,10 +28,10 @@ class ResNet18(Pretrained, nn.Sequential):
         ValueError: for an unknown stem or stage.
     """
 
-    def __init__(self, *, stem: str, token_layer: int) -> None:
+    def __init__(self, *, stem: Stem, token_layer: int) -> None:
         from torchvision.models import resnet18  # noqa: PLC0415  (only this module needs torchvision)
 
-        _checks.one_of("stem", stem, ("cifar", "imagenet"))
+        _checks.one_of("stem", stem, get_args(Stem))
         if token_layer not in _STAGE_CHANNELS:
             raise ValueError(f"token_layer must be 2, 3 or 4, got {token_layer!r}")
         net = resnet18(weights=None)
@@ -95,7 +97,7 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
     def resnet18(
         cls,
         *,
-        stem: str = "cifar",
+        stem: Stem = "cifar",
         token_layer: int = 3,
         token_channels: int = 32,
         grid: int | tuple[int, int] | None = None,

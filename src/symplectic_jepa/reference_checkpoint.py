@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symplectic_jepa.encoders import PhaseSpaceTokenEncoder
+from symplectic_jepa.encoders import PhaseSpaceTokenEncoder, Stem
 from symplectic_jepa.hamiltonians import SeparableHamiltonian
 from symplectic_jepa.predictors import HamiltonianPredictor
 
@@ -57,7 +57,7 @@ def _encoder(state: State, settings: Mapping[str, Any], path: Any) -> PhaseSpace
     if features not in _STAGES:
         raise ValueError(f"token_proj of {path} must read {', '.join(map(str, _STAGES))} channels, got {features}")
     layer = _STAGES[features]
-    stem = "cifar" if state["stem.0.weight"].shape[-1] == 3 else "imagenet"
+    stem: Stem = "cifar" if state["stem.0.weight"].shape[-1] == 3 else "imagenet"
     grid = settings.get("token_hw") or (8 if stem == "imagenet" else None)
     grid = tuple(grid) if isinstance(grid, list) else grid
     encoder = PhaseSpaceTokenEncoder.resnet18(stem=stem, token_layer=layer, token_channels=channels, grid=grid)

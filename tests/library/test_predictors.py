@@ -98,7 +98,10 @@ def test_bad_arguments_are_named():
             call()
     for call, message in (
         (lambda: sj.HamiltonianPredictor("quadratic"), "hamiltonian must be a Hamiltonian, got str"),
-        (lambda: sj.HamiltonianPredictor(sj.QuadraticHamiltonian(2), integrator="leapfrog"), "integrator must be a"),
+        (
+            lambda: sj.HamiltonianPredictor(sj.QuadraticHamiltonian(2), integrator="leapfrog"),
+            "integrator must be callable",
+        ),
         (lambda: predictor(torch.ones(3, 4, dtype=torch.int64)), "floating-point tensors, got torch.int64"),
         (lambda: predictor(torch.ones(3, 4), control=torch.ones(3, 1)), "control needs a ControlledHamiltonian"),
         (lambda: sj.ResidualMLPPredictor(2)(torch.ones(3, 4), control=torch.ones(3, 1)), "control must be None"),

@@ -14,6 +14,7 @@ import torch
 import symplectic_jepa as sj
 from examples import reproduce as command
 from examples.measurement import structure
+from examples.measurement.features import isotropy
 from examples.model.build import build_model, explicit_euler
 from examples.paper import reproduce as study
 from examples.paper.grid import ABLATIONS, SCALES, Cell
@@ -178,6 +179,14 @@ def test_a_data_set_may_be_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["reproduce", "textures"])
     with pytest.raises(SystemExit, match="runs in one process"):
         command.main()
+
+
+def test_collapsed_features_have_no_isotropy_and_any_other_fault_is_raised():
+    labels = torch.arange(20) % 4
+    assert isotropy(torch.ones(20, 3), labels) is None
+    assert isotropy(torch.randn(20, 3), labels)["price"] >= 1
+    with pytest.raises(ValueError, match="two classes"):
+        isotropy(torch.randn(20, 3), torch.zeros(20, dtype=torch.long))
 
 
 def test_a_published_number_is_within_two_deviations_or_not():

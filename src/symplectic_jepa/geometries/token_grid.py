@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import at_least_float32, full_precision, wide_dtype
 from symplectic_jepa.geometries._base import Geometry
+
+Boundary = Literal["free", "periodic"]
 
 
 class TokenGridGeometry(Geometry):
@@ -30,7 +33,7 @@ class TokenGridGeometry(Geometry):
 
     _place: Tensor  # empty; its device is where the eigenvalues are computed
 
-    def __init__(self, grid: int | tuple[int, int], *, halves: int = 2, boundary: str = "free") -> None:
+    def __init__(self, grid: int | tuple[int, int], *, halves: int = 2, boundary: Boundary = "free") -> None:
         super().__init__()
         self.grid = grid if isinstance(grid, tuple) else (grid, 1)
         if len(self.grid) != 2 or any(type(side) is not int for side in self.grid):
@@ -39,7 +42,7 @@ class TokenGridGeometry(Geometry):
         self.halves = _checks.positive_int("halves", halves)
         for side in self.grid:
             _checks.positive_int("grid", side)
-        self.boundary = _checks.one_of("boundary", boundary, ("free", "periodic"))
+        self.boundary = _checks.one_of("boundary", boundary, get_args(Boundary))
         self.register_buffer("_place", torch.empty(0), persistent=False)
 
     # Both are recomputed in float64 on every call, so that dtype changes and the meta device cannot corrupt them.
@@ -95,7 +98,7 @@ class LaplacianGeometry(TokenGridGeometry):
         kappa: float = 1.0,
         eps: float = 1.0,
         halves: int = 2,
-        boundary: str = "free",
+        boundary: Boundary = "free",
     ) -> None:
         super().__init__(grid, halves=halves, boundary=boundary)
         self.kappa = _checks.finite("kappa", kappa, minimum=0.0)
@@ -138,7 +141,7 @@ class RadialGeometry(TokenGridGeometry):
         max_condition: float = 100.0,
         initial_condition: float = 2.0,
         halves: int = 2,
-        boundary: str = "free",
+        boundary: Boundary = "free",
     ) -> None:
         super().__init__(grid, halves=halves, boundary=boundary)
         self.theta = nn.Parameter(torch.zeros(_checks.positive_int("knots", knots)))

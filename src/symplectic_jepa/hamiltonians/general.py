@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.hamiltonians.mlp import MLPHamiltonian
+from symplectic_jepa.hamiltonians.mlp import Activation, MLPHamiltonian
 
 
 class GeneralHamiltonian(MLPHamiltonian):
@@ -39,7 +39,7 @@ class GeneralHamiltonian(MLPHamiltonian):
         *,
         hidden_dim: int = 256,
         depth: int = 2,
-        activation: str = "gelu",
+        activation: Activation = "gelu",
         residual_scale: float = 0.02,
     ) -> None:
         super().__init__(

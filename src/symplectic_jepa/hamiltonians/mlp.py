@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +25,11 @@ def _silu_backward(g: Tensor, a: Tensor) -> Tensor:
     return g * (s * (1 + a * (1 - s)))
 
 
+Activation = Literal["gelu", "silu", "tanh", "softplus"]
+
 # φ and its pull-back g ↦ g ⊙ φ'(a). Where PyTorch's backward kernel is differentiable, we use it: one pass instead of
 # ten. Smooth activations only: the force of a ReLU potential is piecewise constant and learns nothing from q.
-_ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+_ACTIVATIONS: dict[Activation, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
     "gelu": (F.gelu, torch.ops.aten.gelu_backward),
     "silu": (F.silu, _silu_backward),
     "tanh": (torch.tanh, lambda g, a: torch.ops.aten.tanh_backward(g, torch.tanh(a))),
@@ -57,7 +59,9 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
     residual_scale: Tensor
     _exact = ("residual_scale",)
 
-    def __init__(self, inputs: int, *, hidden_dim: int, depth: int, activation: str, residual_scale: float) -> None:
+    def __init__(
+        self, inputs: int, *, hidden_dim: int, depth: int, activation: Activation, residual_scale: float
+    ) -> None:
         super().__init__()
         _checks.positive_int("hidden_dim", hidden_dim)
         _checks.positive_int("depth", depth, maximum=1000)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from symplectic_jepa import _checks
 from symplectic_jepa.hamiltonians._base import AbstractSeparable
-from symplectic_jepa.hamiltonians.mlp import MLPHamiltonian
+from symplectic_jepa.hamiltonians.mlp import Activation, MLPHamiltonian
 
 
 class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
@@ -44,7 +44,7 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
         *,
         hidden_dim: int = 256,
         depth: int = 2,
-        activation: str = "gelu",
+        activation: Activation = "gelu",
         base_coeff: float = 0.1,
         residual_scale: float = 0.02,
         learn_mass: bool = False,

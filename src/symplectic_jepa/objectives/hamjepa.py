@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class Matching(PredictionLoss):
             raise TypeError(f"predictor must be a Predictor, got {type(predictor).__name__}")
         predictor.check_matching()
         self.predictor = predictor
-        self.match = _checks.one_of("match", match, ("q", "qp"))
+        self.match = _checks.one_of("match", match, get_args(Match))
         self.p_weight = _checks.finite("p_weight", p_weight, minimum=0.0)
         if match == "qp" and p_weight:
             raise ValueError(f"p_weight must be 0 with match='qp', which already matches p, got {p_weight}")

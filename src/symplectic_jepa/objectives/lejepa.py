@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -76,7 +76,7 @@ class LeJEPAObjective(Objective):
         process_group: Group = None,
     ) -> None:
         total = sum(getattr(penalty, "weight", 0.0) for penalty in (penalties or {}).values())
-        if _checks.one_of("convention", convention, ("sum", "convex")) == "convex" and total > 1:
+        if _checks.one_of("convention", convention, get_args(Convention)) == "convex" and total > 1:
             raise ValueError(f"penalties must have weights summing to at most 1 for convention='convex', got {total:g}")
         super().__init__(
             ViewMean(global_views),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -61,9 +61,9 @@ class Penalty(Pretrained, nn.Module):
         if not callable(regularizer):
             raise TypeError(f"regularizer must be a module or a function, got {type(regularizer).__name__}")
         self.regularizer = regularizer
-        self.on = _checks.one_of("on", on, ("q", "p", "z"))
+        self.on = _checks.one_of("on", on, get_args(Part))
         self.weight = _checks.finite("weight", weight, minimum=0.0)
-        self.views = _checks.one_of("views", views, ("stacked", "separate"))
+        self.views = _checks.one_of("views", views, get_args(Views))
 
     def forward(self, states: Tensor) -> Tensor:
         """The unweighted penalty of states ``(V, B, D)``, a scalar."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from symplectic_jepa._checks import Array
 from symplectic_jepa.theory._inputs import trace
 from symplectic_jepa.theory.isotropy import price_of_isotropy, regret
 
-_TASKS = ("readouts", "class_means")
+Tasks = Literal["readouts", "class_means"]
 
 
 class IsotropyReport(NamedTuple):
@@ -33,7 +33,7 @@ class IsotropyReport(NamedTuple):
 
 
 @torch.no_grad()
-def fit_geometry(features: Array, labels: Array, *, tasks: str = "readouts", ridge: float = 1e-3) -> Tensor:
+def fit_geometry(features: Array, labels: Array, *, tasks: Tasks = "readouts", ridge: float = 1e-3) -> Tensor:
     r"""``H ∝ W + ridge · I`` with ``W`` the second moment of linear tasks ``w`` on the features.
 
     Integer labels ``(N,)`` define one-vs-rest tasks, whose targets are centred and scaled to unit variance (so rare
@@ -62,7 +62,9 @@ def fit_geometry(features: Array, labels: Array, *, tasks: str = "readouts", rid
 
 
 @torch.no_grad()
-def isotropy_report(features: Array, labels: Array, *, tasks: str = "readouts", ridge: float = 1e-3) -> IsotropyReport:
+def isotropy_report(
+    features: Array, labels: Array, *, tasks: Tasks = "readouts", ridge: float = 1e-3
+) -> IsotropyReport:
     """Price of isotropy, regret and worst-case variance of trained features [paper, theorems 3.4 and 3.8].
 
     Compare encoders only at equal ``ridge``, preferably at several values. With fewer tasks than dimensions ``price``
@@ -87,8 +89,8 @@ def isotropy_report(features: Array, labels: Array, *, tasks: str = "readouts", 
     return IsotropyReport(geometry, price, own, own / price)
 
 
-def _fit(x: Tensor, y: Tensor, *, tasks: str, ridge: float) -> Tensor:
-    _checks.one_of("tasks", tasks, _TASKS)
+def _fit(x: Tensor, y: Tensor, *, tasks: Tasks, ridge: float) -> Tensor:
+    _checks.one_of("tasks", tasks, get_args(Tasks))
     _checks.finite("ridge", ridge, minimum=0.0, exclusive=True)
     dim = x.shape[1]
     eye = torch.eye(dim, dtype=x.dtype, device=x.device)
