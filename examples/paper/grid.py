@@ -89,9 +89,13 @@ def _variants(
     table: str, variants: Mapping[str, Sequence[str]], recipe: str, overrides: Sequence[str], seeds: Sequence[int]
 ) -> list[Cell]:
     """Variants of HamJEPA in ``table``, to be compared with its cells of the same seeds."""
-    return [
-        Cell(table, name, seed, recipe, (*overrides, *switch)) for seed in seeds for name, switch in variants.items()
-    ]
+    cells = []
+    for seed in seeds:
+        for name, switch in variants.items():
+            changed = {pair.partition("=")[0] for pair in switch}
+            kept = [pair for pair in overrides if pair.partition("=")[0] not in changed]
+            cells.append(Cell(table, name, seed, recipe, (*kept, *switch)))
+    return cells
 
 
 def _full() -> list[Cell]:
