@@ -40,7 +40,9 @@ def load_data(config: Data) -> ImageData:
     """
     loaders = {"cifar100": _cifar100, "textures": _textures, "imagenet100": _imagenet100}
     data = loaders[config.name](config)
-    return data if config.classes is None else _first_classes(data, config.classes)
+    if config.classes is not None:
+        data = _first_classes(data, config.classes)
+    return _hold_out(data, config.validation) if config.validation else data
 
 
 def _cifar100(config: Data) -> ImageData:
@@ -87,6 +89,23 @@ def _first_classes(data: ImageData, classes: int) -> ImageData:
         test_images=_select(data.test_images, test),
         test_labels=data.test_labels[test],
         class_names=data.class_names[:classes],
+    )
+
+
+def _hold_out(data: ImageData, share: float) -> ImageData:
+    """Put a random share of the training images, the same in every run, in the place of the test images."""
+    n = len(data.train_labels)
+    count = round(share * n)
+    if not 1 <= count < n:
+        raise SystemExit(f"data.validation must hold out between 1 and {n - 1} of {n} images, got {share} ({count})")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    held = torch.zeros(n, dtype=torch.bool).index_fill_(0, order[:count], True)
+    return replace(
+        data,
+        train_images=_select(data.train_images, ~held),
+        train_labels=data.train_labels[~held],
+        test_images=_select(data.train_images, held),
+        test_labels=data.train_labels[held],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from examples.images.augment import Augment, normalize
 from examples.images.datasets import ImageData, load_data
 from examples.images.packed import PackedImages, batches
+from examples.measurement.learned_force import learned_force, predictor_weights
 from examples.model.build import JEPA, build_model
 from examples.recipe.schema import METHODS, Recipe, read_recipe
 from examples.recipe.sections import HEADLINE_K, AugmentConfig, Evaluation
@@ -35,7 +36,9 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
     device = pick_device(recipe.train.device)
     data = (load_data(recipe.data) if data is None else data).to(device)
     state = load_checkpoint(run / "checkpoint.pt", device)
+    torch.manual_seed(recipe.train.seed)  # so that the parameters start as they did in training
     model = build_model(recipe, data.train_images.shape[1:]).to(device)
+    initial = predictor_weights(model)
     model.load_state_dict(state["model"])
     method = METHODS[recipe.method]
     features = {f"{method}-{name}": x for name, x in encode(model, data).items()}
@@ -48,6 +51,7 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
     metrics = {
         "method": method,
         "steps": state["step"],
+        "evaluated_on": "validation" if recipe.data.validation else "test",
         "train_seconds": state["seconds"],
         "protocol": f"frozen encoder, no augmentation, no projector; kNN cosine, unweighted vote; linear probe "
         f"LayerNorm + Linear, {recipe.evaluation.probe_epochs} epochs, last epoch",
@@ -55,6 +59,7 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
         "classes": len(data.class_names),
         "class_list_sha256": hashlib.sha256("\n".join(data.class_names).encode()).hexdigest(),
         "readouts": rows,
+        "dynamics": learned_force(model, initial, whole_states(features)),
     }
     save_atomically(run / "diagnostics.pt", diagnostics)
     write_atomically(run / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -76,10 +81,14 @@ def isotropy(features: Tensor, labels: Tensor) -> dict[str, float] | None:
     return {name: getattr(report, name).item() for name in ("price", "regret", "worst_case_ratio")}
 
 
-def progress(model: JEPA, data: ImageData) -> dict[str, dict[str, float]]:
-    """The metrics tracked during training, by readout. Returns the encoder to train mode."""
+def progress(model: JEPA, data: ImageData, initial: Sequence[Tensor]) -> dict[str, Any]:
+    """What is tracked during training: metrics by readout, and `learned_force`.
+
+    ``initial`` is `predictor_weights` before the first step. Returns the encoder to train mode.
+    """
     rows = {}
-    for name, (train, test) in encode(model, data).items():
+    features = encode(model, data)
+    for name, (train, test) in features.items():
         knn = evaluation.knn_sweep(train, data.train_labels, test, data.test_labels, ks=[HEADLINE_K])[HEADLINE_K]
         spread = evaluation.spectrum(train)
         rows[name] = {
@@ -88,7 +97,7 @@ def progress(model: JEPA, data: ImageData) -> dict[str, dict[str, float]]:
             "participation_ratio": spread.participation_ratio,
         }
     model.encoder.train()
-    return rows
+    return {"readouts": rows, "dynamics": learned_force(model, initial, whole_states(features))}
 
 
 def baselines(recipe: Recipe, data: ImageData) -> dict[str, Any]:
@@ -119,6 +128,11 @@ def encode(model: JEPA, data: ImageData, chunk: int = 512) -> dict[str, Features
         return (normalize(part, data.mean, data.std) for part in parts)
 
     return readouts(model, *(inputs(x) for x in (data.train_images, data.test_images)))
+
+
+def whole_states(features: dict[str, Features]) -> Tensor:
+    """The states of the test images: the last readout."""
+    return [*features.values()][-1][1]
 
 
 def two_views(model: JEPA, config: AugmentConfig, data: ImageData, chunk: int = 512) -> dict[str, Features]:

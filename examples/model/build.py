@@ -129,4 +129,6 @@ def build_optimizer(model: JEPA, o: Optim, predictor_lr: float | None = None) ->
         rates.append((own, o.lr if predictor_lr is None else predictor_lr))
     device = rest[0].device
     groups = [{"params": params, "lr": torch.tensor(lr, device=device), "base_lr": lr} for params, lr in rates]
-    return torch.optim.AdamW(groups, weight_decay=o.weight_decay, fused=True, capturable=device.type == "cuda")
+    return torch.optim.AdamW(
+        groups, weight_decay=o.weight_decay, eps=o.eps, fused=True, capturable=device.type == "cuda"
+    )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 SEEDS = (42, 43, 44)
 UNTRAINED = "untrained"  # the cell with raw pixels and the encoder before training
 METHODS = ("sigreg", "mlp_hjepa", "hamjepa")
 PAIR = ("sigreg", "hamjepa")
-ABLATED = "-ablations"  # suffix for a table of variants
+ABLATED, POTENTIAL = "-ablations", "-potential"  # suffixes for tables of variants
+VARIANTS = (ABLATED, POTENTIAL)
 
 # Each changes one setting of the HamJEPA recipe.
 ABLATIONS: dict[str, tuple[str, ...]] = {
@@ -36,6 +37,25 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "coding-rate": ("regularizer=coding_rate",),
     "no-regularizer": ("regularizer=none",),
 }
+
+
+def potentials(lr: float) -> dict[str, tuple[str, ...]]:
+    """Does the learned potential matter? Variants of HamJEPA without it, and others in which it learns faster.
+
+    ``lr`` is the recipe's learning rate.
+    """
+    unscaled = ("predictor.residual_scale=1", "predictor.residual_warmup_epochs=0")
+    return {
+        "identity": ("predictor.dt=1e-6",),  # plain matching of the two views
+        "residual-0": ("predictor.residual_scale=0",),
+        "quadratic": ("predictor.hamiltonian=quadratic",),
+        "base-0": ABLATIONS["base-0"],
+        "scale-1": unscaled,
+        "lr-x10": (f"predictor.lr={10 * lr:g}",),
+        "lr-x100": (f"predictor.lr={100 * lr:g}",),
+        "scale-1-lr-x10": (*unscaled, f"predictor.lr={10 * lr:g}"),
+        "eps-1e-12": ("optim.eps=1e-12",),
+    }
 
 
 @dataclass(frozen=True)
@@ -65,9 +85,17 @@ def _methods(
     return cells + [Cell(table, name, seed, recipe, (*overrides, f"method={name}")) for seed in seeds for name in names]
 
 
-def _ablations(table: str, recipe: str, overrides: Sequence[str]) -> list[Cell]:
-    """Variants of HamJEPA in ``table``, to be compared with its cell of the same seed."""
-    return [Cell(table + ABLATED, name, SEEDS[0], recipe, (*overrides, *switch)) for name, switch in ABLATIONS.items()]
+def _variants(
+    table: str, variants: Mapping[str, Sequence[str]], recipe: str, overrides: Sequence[str], seeds: Sequence[int]
+) -> list[Cell]:
+    """Variants of HamJEPA in ``table``, to be compared with its cells of the same seeds."""
+    cells = []
+    for seed in seeds:
+        for name, switch in variants.items():
+            changed = {pair.partition("=")[0] for pair in switch}
+            kept = [pair for pair in overrides if pair.partition("=")[0] not in changed]
+            cells.append(Cell(table, name, seed, recipe, (*kept, *switch)))
+    return cells
 
 
 def _full() -> list[Cell]:
@@ -77,7 +105,8 @@ def _full() -> list[Cell]:
         *_methods("cifar100-30", PAIR, "cifar100", short, SEEDS),
         *_methods("cifar100-80", METHODS, "cifar100", long, SEEDS[:1]),
         *_methods("imagenet100-45", PAIR, "imagenet100", ("evaluation.every=5",), SEEDS[:1]),
-        *_ablations("cifar100-30", "cifar100", short),
+        *_variants("cifar100-30" + ABLATED, ABLATIONS, "cifar100", short, SEEDS[:1]),
+        *_variants("cifar100-30" + POTENTIAL, potentials(5e-4), "cifar100", short, SEEDS),
     ]
 
 
@@ -95,14 +124,19 @@ def _cpu_10() -> list[Cell]:
     )  # fmt: skip
     return [
         *_methods("cifar100-10classes", METHODS, "cifar100", small, SEEDS),
-        *_ablations("cifar100-10classes", "cifar100", small),
+        *_variants("cifar100-10classes" + ABLATED, ABLATIONS, "cifar100", small, SEEDS[:1]),
+        *_variants("cifar100-10classes" + POTENTIAL, potentials(5e-4), "cifar100", small, SEEDS),
     ]
 
 
 def _textures() -> list[Cell]:
     """Every kind of cell on the embedded data, about a minute each: a rehearsal of the study."""
     small = ("evaluation.every=1",)
-    return [*_methods("textures", METHODS, "textures", small, SEEDS), *_ablations("textures", "textures", small)]
+    return [
+        *_methods("textures", METHODS, "textures", small, SEEDS),
+        *_variants("textures" + ABLATED, ABLATIONS, "textures", small, SEEDS[:1]),
+        *_variants("textures" + POTENTIAL, potentials(1e-3), "textures", small, SEEDS),
+    ]
 
 
 SCALES: dict[str, Callable[[], list[Cell]]] = {

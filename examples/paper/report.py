@@ -13,13 +13,18 @@ from typing import Any
 from examples.measurement.features import READOUTS
 from examples.measurement.structure import ROLLOUT
 from examples.paper.figures import draw_figures
-from examples.paper.grid import ABLATED
+from examples.paper.grid import VARIANTS
 from examples.paper.published import PUBLISHED
 from examples.recipe.schema import METHODS
 from examples.recipe.sections import HEADLINE_K
 from examples.system.files import write_atomically
 
 CELL = "cell.json"
+# Columns about the predictor at the end of training: keys of `learned_force`, the second one a denominator.
+DYNAMICS = {
+    "learned / base force": ("learned_force", "base_force"), "weights moved": ("movement",),
+    "q moved": ("displacement",),
+}  # fmt: skip
 MEASURES = {"knn": f"kNN@{HEADLINE_K}", "linear": "linear"}
 Record = dict[str, Any]
 
@@ -36,9 +41,9 @@ def write_report(out: Path, to: Path) -> str:
     tables = {name: [r for r in records if r["table"] == name] for name in sorted({r["table"] for r in records})}
     parts = ["# Results\n", _protocol(records)]
     for name, found in tables.items():
-        if name.endswith(ABLATED):
-            base = [r for r in tables.get(name.removesuffix(ABLATED), []) if r["name"] == "hamjepa"]
-            parts.append(_ablations(name, base, found))
+        if name.endswith(VARIANTS):
+            base = [r for r in tables.get(name.rpartition("-")[0], []) if r["name"] == "hamjepa"]
+            parts.append(_variants(name, base, found))
         else:
             parts.append(_accuracies(name, found))
             parts += [f"![{title}]({file})\n" for title, file in draw_figures(out, to, name, found)]
@@ -164,22 +169,35 @@ def _isotropy(rows: dict[str, dict[int, Record]]) -> list[str]:
     return _table(head, lines, note)
 
 
-def _ablations(name: str, base: list[Record], records: list[Record]) -> str:
-    """Each variant next to the recipe with the same seed."""
-    head = ["variant", "seed", *(f"{title}, {r}" for r in READOUTS for title in MEASURES.values()), "Δ kNN, q", "ER, q"]
-    by_seed = {r["seed"]: r["readouts"]["HamJEPA-q"] for r in base if "readouts" in r}
+def _variants(name: str, base: list[Record], records: list[Record]) -> str:
+    """Variants of the recipe, each next to the recipe itself with the same seeds."""
+    head = ["variant", "seeds", *(f"{title}, {r}" for r in READOUTS for title in MEASURES.values())]
+    head += [f"Δ {title}, q" for title in MEASURES.values()] + ["ER, q", *DYNAMICS]
+    seeds = {r["seed"] for r in records}
+    by_variant: dict[str, dict[int, Record]] = defaultdict(dict)
+    for record in [r for r in base if r["seed"] in seeds] + records:
+        if "readouts" in record:
+            by_variant[record["name"]][record["seed"]] = record
     lines = []
-    for record in [r for r in base if r["seed"] in {x["seed"] for x in records}] + records:
-        if "readouts" not in record:
-            continue
-        rows = {r: record["readouts"][f"{record['method']}-{r}"] for r in READOUTS}
-        line = [record["name"], str(record["seed"])]
-        line += [f"{accuracy(rows[r], m):.2f}" for r in READOUTS for m in MEASURES]
-        recipe = by_seed.get(record["seed"])
-        line.append(f"{accuracy(rows['q'], 'knn') - accuracy(recipe, 'knn'):+.2f}" if recipe else "–")
-        lines.append([*line, f"{rows['q']['effective_rank']:.1f}"])
-    intro = "Each variant changes one setting of HamJEPA. Δ is the difference on the same seed, in points.\n"
+    for variant, runs in by_variant.items():
+        rows = {r: {s: run["readouts"][f"{run['method']}-{r}"] for s, run in runs.items()} for r in READOUTS}
+        line = [variant, str(len(runs))]
+        line += [mean_std([accuracy(row, m) for row in rows[r].values()]) for r in READOUTS for m in MEASURES]
+        recipe = {s: run["readouts"]["HamJEPA-q"] for s, run in by_variant["hamjepa"].items() if variant != "hamjepa"}
+        shared = runs.keys() & recipe.keys()
+        gaps = {m: [accuracy(rows["q"][s], m) - accuracy(recipe[s], m) for s in sorted(shared)] for m in MEASURES}
+        line += [mean_std(gap) if gap else "–" for gap in gaps.values()]
+        line.append(f"{statistics.mean(row['effective_rank'] for row in rows['q'].values()):.1f}")
+        found = [run.get("dynamics", {}) for run in runs.values()]
+        lines.append(line + [_dynamics(found, *keys) for keys in DYNAMICS.values()])
+    intro = "Each variant changes HamJEPA as its name says. Δ is the paired difference on the same seeds, in points.\n"
     return "\n".join([f"## {name}\n", intro, *_table(head, lines), *_failures(records), ""])
+
+
+def _dynamics(found: list[dict[str, float]], key: str, relative_to: str | None = None) -> str:
+    """The mean over seeds of a number of `learned_force`, or of the ratio of two."""
+    values = [x[key] / (x[relative_to] if relative_to else 1) for x in found if key in x and x.get(relative_to or key)]
+    return f"{statistics.mean(values):.2g}" if values else "–"
 
 
 def _cost(records: list[Record]) -> list[str]:

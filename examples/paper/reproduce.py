@@ -14,7 +14,7 @@ from examples.measurement.features import baselines, evaluate
 from examples.measurement.structure import measure_structure
 from examples.paper.grid import SCALES, UNTRAINED, Cell
 from examples.paper.report import CELL
-from examples.recipe.schema import METHODS, Recipe, check_runs, compose, refuse_taken, to_yaml
+from examples.recipe.schema import METHODS, Recipe, check_runs, compose, portable, refuse_taken, to_yaml
 from examples.recipe.sections import Data
 from examples.recipe.text import assignments
 from examples.system.files import write_atomically
@@ -100,16 +100,9 @@ def run_cell(cell: Cell, recipe: Recipe, folder: Path, data: ImageData) -> None:
         "machine": machine(pick_device(recipe.train.device)),
         "evaluation_seconds": time.perf_counter() - began,
         **result,
-        "recipe": to_yaml(portable(recipe, cell)),
+        "recipe": to_yaml(portable(recipe, cell.id)),
     }
     write_atomically(folder / CELL, json.dumps(record, indent=2) + "\n")
-
-
-def portable(recipe: Recipe, cell: Cell) -> Recipe:
-    """The recipe without this machine's paths."""
-    data = recipe.data.model_copy(update={"root": Data().root, "cache": Data().cache})
-    train = recipe.train.model_copy(update={"out": cell.id})
-    return recipe.model_copy(update={"data": data, "train": train})
 
 
 def commit() -> str | None:

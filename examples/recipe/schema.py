@@ -130,6 +130,13 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def portable(recipe: Recipe, out: str) -> Recipe:
+    """The recipe without this machine's paths; ``out`` names the run."""
+    data = recipe.data.model_copy(update={"root": sections.Data().root, "cache": sections.Data().cache})
+    train = recipe.train.model_copy(update={"out": out})
+    return recipe.model_copy(update={"data": data, "train": train})
+
+
 def check_runs(recipes: Sequence[Recipe], settings: Iterable[str]) -> None:
     """Refuse settings that none of the recipes reads, and recipes that this machine cannot run.
 

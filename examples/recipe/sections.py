@@ -56,6 +56,7 @@ class Data(Section):
     name: Literal["cifar100", "textures", "imagenet100"] = "cifar100"
     root: Text = "data"  # cifar100: torchvision's folder; imagenet100: the folder that contains train and val
     classes: Annotated[int, Field(ge=2)] | None = None  # keep the first N classes
+    validation: Share = 0.0  # share of the training images to evaluate on, instead of the test images
     train_size: Annotated[int, Field(ge=HEADLINE_K)] = 5000  # textures: images drawn for training
     test_size: Count = 1000  # textures: images drawn for testing
     image_size: Count = 256  # imagenet100: shorter side of the packed images
@@ -184,6 +185,7 @@ class SIGReg(Section):
 class Optim(Section):
     lr: Weight = 5e-4
     weight_decay: Weight = 5e-4
+    eps: Positive = 1e-8  # added to the root of AdamW's second moment
     warmup_epochs: Whole = 10
     warmup_factor: Weight = 0.01  # first step's learning rate / lr
     final_factor: Weight = 0.001  # last step's learning rate / lr

@@ -16,6 +16,7 @@ from examples.images.augment import Augment
 from examples.images.datasets import ImageData
 from examples.images.packed import batches
 from examples.measurement.features import progress
+from examples.measurement.learned_force import predictor_weights
 from examples.model.build import JEPA, build_model, build_optimizer
 from examples.recipe.schema import Recipe
 from examples.recipe.sections import AugmentConfig, Data, Train
@@ -36,6 +37,7 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     data = data.to(mine.device)
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe, data.train_images.shape[1:]).to(mine.device)
+    initial = predictor_weights(model)
     optimizer = build_optimizer(model, recipe.optim, recipe.predictor.lr)
     size = recipe.data.batch_size
     steps_per_epoch = len(data.train_images) // size
@@ -78,7 +80,7 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
             guard.check()
             epoch, every = step // steps_per_epoch, recipe.evaluation.every
             if mine.main and every and (last or epoch % every == 0):
-                log.write_curves(step, epoch, progress(model, data))
+                log.write_curves(step, epoch, progress(model, data, initial))
             if mine.main and (last or epoch % recipe.train.checkpoint_every == 0):
                 save_run(out, recipe, model, optimizer, step=step, seconds=time.perf_counter() - began)
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -95,15 +96,15 @@ class Log:
             self.tensorboard.add_scalar(key, value, step)
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", images=f"{images_per_second:.0f}/s")
 
-    def write_curves(self, step: int, epoch: float, rows: dict[str, dict[str, float]]) -> None:
-        """Log an evaluation after ``step`` steps: numbers by readout."""
+    def write_curves(self, step: int, epoch: float, record: dict[str, Any]) -> None:
+        """Log the `progress` after ``step`` steps."""
         if self.tensorboard is None:
             return
         with (self.out / CURVES).open("a") as lines:
-            lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), "readouts": rows}) + "\n")
-        for readout, values in rows.items():
+            lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), **record}) + "\n")
+        for group, values in {**record["readouts"], "dynamics": record["dynamics"]}.items():
             for key, value in values.items():
-                self.tensorboard.add_scalar(f"{readout}/{key}", value, step)
+                self.tensorboard.add_scalar(f"{group}/{key}", value, step)
 
     def __enter__(self) -> Log:
         return self

@@ -108,7 +108,7 @@ def test_cells_run_once_and_the_report_holds_their_numbers(tmp_path, monkeypatch
     gap = [a - b for a, b in zip(top1, other, strict=True)]
     assert f"| HamJEPA − SIGReg, q | 2 | {sum(gap) / 2:.2f} ±" in text
     assert "| raw pixels | 3072 | 1 |" in text
-    assert "| explicit-euler | 42 |" in text
+    assert "| explicit-euler | 1 |" in text
     assert "| leapfrog | " in text
     found = [row["isotropy"]["price"] for row in rows]
     assert f"| HamJEPA-q | {mean_std(found)} | " in text
