@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,7 +14,15 @@ from tqdm import tqdm
 
 from examples.recipe.schema import Recipe, read_recipe, to_yaml
 from examples.recipe.text import flat
-from examples.system.files import load_checkpoint, save_atomically, truncate_log, write_atomically
+from examples.system.files import (
+    load_checkpoint,
+    read_text,
+    save_atomically,
+    truncate_log,
+    unwritable,
+    write_atomically,
+)
+from examples.training.nan_guard import check_state
 from examples.training.ranks import Ranks
 
 # Keys that do not change what is learned. The number of ranks is not part of a recipe.
@@ -33,30 +43,36 @@ def open_run(
         SystemExit: if the folder contains a run, and ``train.resume`` is not set or the run used another recipe.
     """
     out = recipe.out
-    path = out / "checkpoint.pt"
-    step, seconds = 0, 0.0
+    path, settings = out / "checkpoint.pt", out / "recipe.yaml"
+    step, seconds, state = 0, 0.0, None
+    if (path.is_file() or (ranks.main and settings.is_file())) and not recipe.train.resume:
+        raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
     if path.is_file():
-        if not recipe.train.resume:
-            raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
         state = load_checkpoint(path, ranks.device)
-        if changed := differing_keys(state["recipe"], recipe, str(path)):
-            raise SystemExit(f"{path} was made with another recipe; these keys differ: {', '.join(changed)}")
+        step, seconds = state["step"], state["seconds"]
+    if state or (ranks.main and settings.is_file()):  # without a checkpoint, a killed run starts again
+        where, text = (path, state["recipe"]) if state else (settings, read_text(settings))
+        if changed := differing_keys(text, recipe, str(where)):
+            raise SystemExit(f"{where} was made with another recipe; these keys differ: {', '.join(changed)}")
+    if state:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step, seconds = state["step"], state["seconds"]
-    elif ranks.main:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "recipe.yaml", to_yaml(recipe))
     if ranks.main:
+        write_atomically(settings, to_yaml(recipe))
         truncate_log(out / "metrics.jsonl", step)
-        truncate_log(out / CURVES, step + 1)  # its lines describe the state after that many steps
+        truncate_log(out / CURVES, step)  # what belongs to the checkpoint itself is measured again
     return out, step, seconds
 
 
 def save_run(
     out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, seconds: float
 ) -> None:
-    """Write the checkpoint: tensors and primitives only."""
+    """Write the checkpoint: tensors and primitives only.
+
+    Raises:
+        NotFiniteError: if the state contains NaN or infinity. The last checkpoint is kept.
+    """
+    check_state(model, optimizer, step)
     state = {
         "step": step,
         "seconds": seconds,
@@ -89,8 +105,11 @@ class Log:
     def write(self, step: int, epoch: float, values: dict[str, float], *, images_per_second: float) -> None:
         if self.lines is None or self.tensorboard is None:
             return
-        self.lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), **values}) + "\n")
-        self.lines.flush()
+        try:
+            self.lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), **values}) + "\n")
+            self.lines.flush()
+        except OSError as error:
+            raise unwritable(self.out / "metrics.jsonl", error) from error
         for key, value in values.items():
             self.tensorboard.add_scalar(key, value, step)
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", images=f"{images_per_second:.0f}/s")
@@ -99,11 +118,22 @@ class Log:
         """Log an evaluation after ``step`` steps: numbers by readout."""
         if self.tensorboard is None:
             return
-        with (self.out / CURVES).open("a") as lines:
-            lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), "readouts": rows}) + "\n")
+        try:
+            with (self.out / CURVES).open("a") as lines:
+                lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), "readouts": rows}) + "\n")
+                lines.flush()
+                os.fsync(lines.fileno())
+        except OSError as error:
+            raise unwritable(self.out / CURVES, error) from error
         for readout, values in rows.items():
             for key, value in values.items():
                 self.tensorboard.add_scalar(f"{readout}/{key}", value, step)
+
+    def sync(self) -> None:
+        """Put on the disk what precedes a checkpoint: a resumed run does not write it again."""
+        if self.lines is not None and self.tensorboard is not None:
+            os.fsync(self.lines.fileno())
+            self.tensorboard.flush()
 
     def __enter__(self) -> Log:
         return self
@@ -111,5 +141,6 @@ class Log:
     def __exit__(self, *exception: object) -> None:
         self.bar.close()
         if self.lines is not None and self.tensorboard is not None:
-            self.lines.close()
+            with suppress(OSError):  # of a line that was reported when it could not be written
+                self.lines.close()
             self.tensorboard.close()
