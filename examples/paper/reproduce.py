@@ -60,8 +60,9 @@ def reproduce(
             data[recipe.data] = load_data(recipe.data)
     for i, (cell, recipe) in enumerate(todo, start=1):
         print(f"{i} of {len(todo)}: {cell.id}", flush=True)
-        with locked(out / cell.id):
-            run_cell(cell, recipe, out / cell.id, data[recipe.data])
+        with locked(folder := out / cell.id):
+            if not finished(folder, recipe):  # by another process, meanwhile
+                run_cell(cell, recipe, folder, data[recipe.data])
 
 
 def finished(folder: Path, recipe: Recipe) -> bool:
