@@ -6,7 +6,6 @@ import json
 import os
 import random
 import re
-import resource
 import stat
 import subprocess
 import sys
@@ -157,24 +156,27 @@ def test_a_disk_that_fills_up_during_the_training_keeps_the_checkpoint(small_dis
 
 
 LIMITED = """
-import resource, sys
-from symplectic_jepa import ResidualMLPPredictor
+import resource, sys, torch
+from symplectic_jepa import ProjectedLogDetFloor
+floor = ProjectedLogDetFloor(floor=-2.0)
+floor(torch.randn(9, 4))
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-ResidualMLPPredictor(64, steps=6).save_pretrained(sys.argv[1])
+floor.save_pretrained(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("room", [100, 5000])  # for the settings alone; for neither
-def test_save_pretrained_without_room_leaves_the_old_module_and_nothing_else(room, tmp_path):
-    old = sj.ResidualMLPPredictor(64, steps=5)
-    old.save_pretrained(tmp_path)
+def test_save_pretrained_without_room_leaves_the_old_module_and_nothing_else(tmp_path):
+    """A limit on a file's size fails like a full disk: first no file fits, then the weights, but not the settings."""
+    sj.ProjectedLogDetFloor(floor=-1.0).save_pretrained(tmp_path)
     before = sorted(os.listdir(tmp_path))
-    code, errors = end(started([sys.executable, "-c", LIMITED, str(tmp_path), str(room)]))
-    assert code == 1
-    assert "OSError: [Errno 27] File too large" in errors
-    assert sorted(os.listdir(tmp_path)) == before
-    assert sj.ResidualMLPPredictor.from_pretrained(tmp_path).steps == 5
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
+    settings, weights = (os.path.getsize(tmp_path / name) for name in before)
+    assert weights + 50 < settings
+    for room in (50, weights + 50):
+        code, errors = end(started([sys.executable, "-c", LIMITED, str(tmp_path), str(room)]))
+        assert code == 1
+        assert "OSError: [Errno 27] File too large" in errors
+        assert sorted(os.listdir(tmp_path)) == before
+        assert sj.ProjectedLogDetFloor.from_pretrained(tmp_path).floor == -1
 
 
 GARBAGE = [b"\xff\xfe\x00\x81", b'{"step": 1, "loss', b"17", b'{"loss": 1}', b'{"step": "1"}', b"", b"[" * 100_000]

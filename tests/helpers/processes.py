@@ -20,11 +20,11 @@ def training(out, *overrides, command="examples.train"):
     return started([sys.executable, "-m", command, "textures", *over(TINY, f"train.out={out}", *overrides)])
 
 
-def wait_for(condition, process, seconds=240):
+def wait_for(condition, process=None, seconds=240):
     """Until the condition holds, or fail when the process ends before."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert process is None or process.poll() is None, process.communicate()[1][-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
