@@ -7,7 +7,8 @@ import io
 import json
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def replace(path: Path, content: bytes) -> None:
         SystemExit: if the file cannot be written; the old one is still there, and the temporary one is not.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    try:
+    with writing(path):
         file = partial.open("xb")  # x: follows no link
         try:
             with file:
@@ -51,9 +52,7 @@ def replace(path: Path, content: bytes) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)  # on a full disk it would keep the disk full
             raise
-        sync_folder(path.parent)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -66,9 +65,17 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def unwritable(path: Path, error: OSError) -> SystemExit:
-    """The error for a file that cannot be written, as on a full disk."""
-    return SystemExit(f"{path} cannot be written: {error.strerror or error}")
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file that cannot be written, as on a full disk.
+
+    Raises:
+        SystemExit: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SystemExit(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
@@ -81,7 +88,8 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         content = path.read_bytes()
         tail = len(_seal(b""))
-        if content[-tail:].startswith(MARK) and content[-tail:] != _seal(content[:-tail]):
+        body, seal = content[:-tail], content[-tail:]
+        if seal.startswith(MARK) and seal != _seal(body):
             raise SystemExit(f"checkpoint {path} is damaged, its SHA-256 does not match: {remedy}")
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except OSError as error:

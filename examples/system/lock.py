@@ -20,9 +20,11 @@ _held: set[Path] = set()  # by this process
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Create ``folder`` and hold it for this process, which may do so again inside. The lock ends with the process.
+    """Create ``folder`` and hold it for this process, which may do so again inside.
 
-    Temporary files that a killed process left are removed.
+    The lock is the kernel's (`flock`) and ends with the process, however that ends. On a network file system it works
+    between machines if the server has locks; where there are none, a warning says so. Temporary files that a killed
+    process left are removed.
 
     Raises:
         SystemExit: if another process holds the folder, naming it, or the folder cannot be written to.

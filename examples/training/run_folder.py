@@ -14,14 +14,7 @@ from tqdm import tqdm
 
 from examples.recipe.schema import Recipe, read_recipe, to_yaml
 from examples.recipe.text import flat
-from examples.system.files import (
-    load_checkpoint,
-    read_text,
-    save_atomically,
-    truncate_log,
-    unwritable,
-    write_atomically,
-)
+from examples.system.files import load_checkpoint, read_text, save_atomically, truncate_log, write_atomically, writing
 from examples.training.nan_guard import check_state
 from examples.training.ranks import Ranks
 
@@ -105,35 +98,34 @@ class Log:
     def write(self, step: int, epoch: float, values: dict[str, float], *, images_per_second: float) -> None:
         if self.lines is None or self.tensorboard is None:
             return
-        try:
+        with writing(self.out / "metrics.jsonl"):
             self.lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), **values}) + "\n")
             self.lines.flush()
-        except OSError as error:
-            raise unwritable(self.out / "metrics.jsonl", error) from error
-        for key, value in values.items():
-            self.tensorboard.add_scalar(key, value, step)
+        with writing(self.out / "tensorboard"):
+            for key, value in values.items():
+                self.tensorboard.add_scalar(key, value, step)
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", images=f"{images_per_second:.0f}/s")
 
     def write_curves(self, step: int, epoch: float, rows: dict[str, dict[str, float]]) -> None:
         """Log an evaluation after ``step`` steps: numbers by readout."""
         if self.tensorboard is None:
             return
-        try:
-            with (self.out / CURVES).open("a") as lines:
-                lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), "readouts": rows}) + "\n")
-                lines.flush()
-                os.fsync(lines.fileno())
-        except OSError as error:
-            raise unwritable(self.out / CURVES, error) from error
-        for readout, values in rows.items():
-            for key, value in values.items():
-                self.tensorboard.add_scalar(f"{readout}/{key}", value, step)
+        with writing(self.out / CURVES), (self.out / CURVES).open("a") as lines:
+            lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), "readouts": rows}) + "\n")
+            lines.flush()
+            os.fsync(lines.fileno())
+        with writing(self.out / "tensorboard"):
+            for readout, values in rows.items():
+                for key, value in values.items():
+                    self.tensorboard.add_scalar(f"{readout}/{key}", value, step)
 
     def sync(self) -> None:
         """Put on the disk what precedes a checkpoint: a resumed run does not write it again."""
         if self.lines is not None and self.tensorboard is not None:
-            os.fsync(self.lines.fileno())
-            self.tensorboard.flush()
+            with writing(self.out / "metrics.jsonl"):
+                os.fsync(self.lines.fileno())
+            with writing(self.out / "tensorboard"):
+                self.tensorboard.flush()
 
     def __enter__(self) -> Log:
         return self
@@ -141,6 +133,6 @@ class Log:
     def __exit__(self, *exception: object) -> None:
         self.bar.close()
         if self.lines is not None and self.tensorboard is not None:
-            with suppress(OSError):  # of a line that was reported when it could not be written
-                self.lines.close()
-            self.tensorboard.close()
+            for file in (self.lines, self.tensorboard):
+                with suppress(OSError):  # already reported, by the write that failed
+                    file.close()

@@ -65,9 +65,12 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self.before = {number: signal.getsignal(number) for number in SIGNALS}
+            for number, handler in self.before.items():
+                if handler is not signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
+                    signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self.before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -13,6 +13,7 @@ import zipfile
 
 import pytest
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 import symplectic_jepa as sj
 from examples.recipe.schema import to_yaml
@@ -153,6 +154,19 @@ def test_a_disk_that_fills_up_during_the_training_keeps_the_checkpoint(small_dis
     (small_disk / "other").unlink()
     train(tiny(out, "method=sigreg", "train.resume=true"))
     assert_same_run(tmp_path / "whole", out)
+
+
+@pytest.mark.parametrize("method", ["add_scalar", "flush", "close"])
+def test_a_disk_error_of_tensorboard_is_named_and_closing_hides_no_other_error(method, tmp_path, monkeypatch):
+    def fails(*arguments):
+        raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(SummaryWriter, method, fails)
+    if method == "close":
+        assert train(tiny(tmp_path)) == tmp_path
+    else:
+        with pytest.raises(SystemExit, match=r"tensorboard cannot be written: Disk quota exceeded"):
+            train(tiny(tmp_path))
 
 
 LIMITED = """

@@ -66,6 +66,17 @@ def test_a_second_ctrl_c_ends_at_once_and_keeps_the_checkpoint(tmp_path, monkeyp
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
 
 
+def test_an_ignored_signal_stays_ignored(tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        at(1, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
+        train(tiny(tmp_path, "train.epochs=1"))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(logged(tmp_path)) == 3
+
+
 def test_a_run_outside_the_main_thread_leaves_signals_alone(tmp_path):
     seen = []
     before = signal.getsignal(signal.SIGTERM)
