@@ -6,7 +6,7 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -58,5 +58,6 @@ def _lock(descriptor: int, folder: Path) -> None:
         warnings.warn(f"{folder} cannot be locked ({error.strerror}): do not start two runs in it", stacklevel=4)
     for partial in folder.glob("*.partial"):
         partial.unlink(missing_ok=True)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+    with suppress(OSError):  # on a full disk the owner has no name
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)

@@ -124,8 +124,9 @@ def test_a_full_disk_stops_a_run_by_name_and_the_run_resumes_when_there_is_room(
     train_until(tiny(out, "method=sigreg"), 4, monkeypatch)
     before = (out / "checkpoint.pt").read_bytes()
     fill(small_disk)
-    with pytest.raises(SystemExit, match=r"cannot be written: No space left on device"):
-        train(tiny(out, "method=sigreg", "train.resume=true"))
+    for folder in (out, small_disk / "fresh"):
+        with pytest.raises(SystemExit, match=r"cannot be written: No space left on device"):
+            train(tiny(folder, "method=sigreg", "train.resume=true"))
     assert (out / "checkpoint.pt").read_bytes() == before
     assert not list(out.glob("*.partial"))
     (small_disk / "other").unlink()
