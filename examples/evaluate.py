@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from examples.measurement.features import evaluate, table
+from examples.measurement.features import evaluate, run_recipe, table
+from examples.system.lock import locked
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="a run's folder")
-    print(table(evaluate(parser.parse_args().run)["readouts"]))
+    run = parser.parse_args().run
+    run_recipe(run)  # fails unless it is a run
+    with locked(run):
+        print(table(evaluate(run)["readouts"]))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ Several processes share the recipe's batch: ``torchrun --nproc-per-node 2 -m exa
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 
 from examples.images.datasets import load_data
 from examples.measurement.features import evaluate
 from examples.measurement.figures import diagnostics, summary_figure
 from examples.recipe.schema import load_recipe
+from examples.system.lock import locked
 from examples.training.loop import train
 from examples.training.ranks import ranks
 
@@ -21,11 +23,14 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="settings as key=value, e.g. method=sigreg train.epochs=80")
     arguments = parser.parse_intermixed_args()
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    with ranks(recipe.train.device) as mine:
-        out = train(recipe, load_data(recipe.data), mine)
-    if mine.main:
-        evaluate(out)
-        summary_figure([diagnostics(out)], out / "summary.png")
+    with ExitStack() as stack:
+        with ranks(recipe.train.device) as mine:
+            if mine.main:
+                stack.enter_context(locked(recipe.out))  # before the data are read, and until the figure is written
+            out = train(recipe, load_data(recipe.data), mine)
+        if mine.main:
+            evaluate(out)
+            summary_figure([diagnostics(out)], out / "summary.png")
 
 
 if __name__ == "__main__":

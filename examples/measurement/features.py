@@ -19,7 +19,7 @@ from examples.measurement.learned_force import learned_force, predictor_weights
 from examples.model.build import JEPA, build_model
 from examples.recipe.schema import METHODS, Recipe, read_recipe
 from examples.recipe.sections import HEADLINE_K, AugmentConfig, Evaluation
-from examples.system.files import load_checkpoint, save_atomically, write_atomically
+from examples.system.files import load_checkpoint, read_text, save_atomically, write_atomically
 from examples.system.machine import pick_device
 from symplectic_jepa import PhaseSpaceTokenEncoder, evaluation, split_state
 from symplectic_jepa.theory import isotropy_report
@@ -68,7 +68,7 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
 
 def run_recipe(run: Path) -> Recipe:
     """The recipe in a run's folder."""
-    return read_recipe((run / "recipe.yaml").read_text(), str(run / "recipe.yaml"))
+    return read_recipe(read_text(run / "recipe.yaml"), str(run / "recipe.yaml"))
 
 
 def isotropy(features: Tensor, labels: Tensor) -> dict[str, float] | None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from examples.images.datasets import load_data
 from examples.measurement.features import baselines, evaluate, table
 from examples.measurement.figures import diagnostics, summary_figure
-from examples.recipe.schema import METHODS, check_runs, compose, refuse_taken
+from examples.recipe.schema import METHODS, Recipe, check_runs, compose, refuse_taken
 from examples.recipe.text import assignments
 from examples.system.files import write_atomically
+from examples.system.lock import locked
 from examples.training.loop import train
 from examples.training.ranks import ranks
 
@@ -25,14 +26,20 @@ def compare(recipe_name: str, overrides: list[str], out: Path) -> str:
         own = assignments([f"method={method}", f"train.out={out / method}", "train.resume=true"])
         recipes.append(compose(recipe_name, shared, own))
     check_runs(recipes, shared)
+    with locked(out):
+        return _compare(recipes, out)
+
+
+def _compare(recipes: list[Recipe], out: Path) -> str:
     data = load_data(recipes[-1].data)
     rows = baselines(recipes[-1], data)
     for recipe in recipes:
         began = time.perf_counter()
-        with ranks(recipe.train.device) as mine:
-            train(recipe, data, mine)
-        print(f"{METHODS[recipe.method]}: trained in {time.perf_counter() - began:.0f} s; evaluating")
-        rows |= evaluate(recipe.out, data)["readouts"]
+        with locked(recipe.out):
+            with ranks(recipe.train.device) as mine:
+                train(recipe, data, mine)
+            print(f"{METHODS[recipe.method]}: trained in {time.perf_counter() - began:.0f} s; evaluating")
+            rows |= evaluate(recipe.out, data)["readouts"]
     text = table(rows)
     write_atomically(out / "table.md", text + "\n")
     write_atomically(out / "metrics.json", json.dumps(rows, indent=2) + "\n")

@@ -18,6 +18,7 @@ from examples.recipe.schema import METHODS, Recipe, check_runs, compose, portabl
 from examples.recipe.sections import Data
 from examples.recipe.text import assignments
 from examples.system.files import write_atomically
+from examples.system.lock import locked
 from examples.system.machine import machine, pick_device
 from examples.training.loop import train
 from examples.training.nan_guard import NotFiniteError
@@ -59,7 +60,9 @@ def reproduce(
             data[recipe.data] = load_data(recipe.data)
     for i, (cell, recipe) in enumerate(todo, start=1):
         print(f"{i} of {len(todo)}: {cell.id}", flush=True)
-        run_cell(cell, recipe, out / cell.id, data[recipe.data])
+        with locked(folder := out / cell.id):
+            if not finished(folder, recipe):  # by another process, meanwhile
+                run_cell(cell, recipe, folder, data[recipe.data])
 
 
 def finished(folder: Path, recipe: Recipe) -> bool:

@@ -1,1 +1,1 @@
-"""Files that survive being killed, and a description of the machine."""
+"""Files that survive being killed, locks on folders, and a description of the machine."""

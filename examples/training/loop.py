@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from examples.measurement.learned_force import predictor_weights
 from examples.model.build import JEPA, build_model, build_optimizer
 from examples.recipe.schema import Recipe
 from examples.recipe.sections import AugmentConfig, Data, Train
+from examples.system.lock import locked
 from examples.training.cuda_graph import CapturedStep
 from examples.training.nan_guard import FiniteGuard
 from examples.training.ranks import Ranks
 from examples.training.run_folder import Log, open_run, save_run
 from examples.training.schedules import Schedules
 from examples.training.step_clock import StepClock
+from examples.training.stop import Stop
 
 
 def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
@@ -33,26 +36,40 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
 
     All randomness is a function of the seed and the step, so a resumed run equals an uninterrupted one bit for bit on
     the same machine. With several ranks, each takes its share of every batch.
+
+    Raises:
+        SystemExit: if another process works in the folder, or a file of the run is unusable.
+        StoppedError: after SIGTERM, SIGUSR1 or SIGINT, once the step is finished and saved.
+        NotFiniteError: if a value of the training is not finite.
     """
+    with locked(recipe.out) if mine.main else nullcontext():
+        return _train(recipe, data, mine)
+
+
+def _train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     data = data.to(mine.device)
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe, data.train_images.shape[1:]).to(mine.device)
     initial = predictor_weights(model)
     optimizer = build_optimizer(model, recipe.optim, recipe.predictor.lr)
     size = recipe.data.batch_size
-    steps_per_epoch = len(data.train_images) // size
-    if not mine.size <= size <= len(data.train_images):
-        bounds = f"from {mine.size} (ranks) to {len(data.train_images)} (training images)"
-        raise SystemExit(f"data.batch_size must be {bounds}, got {size}")
+    steps_per_epoch = epoch_length(len(data.train_images), size, mine)
     schedules = Schedules(recipe.optim, recipe.predictor, epochs=recipe.train.epochs, steps_per_epoch=steps_per_epoch)
     out, step, spent = open_run(recipe, model, optimizer, mine)
     began = time.perf_counter() - spent
-    crops = make_crops(recipe.augment, recipe.data, recipe.local_scale, data)
-    views = make_views(crops, recipe.train.seed, mine)
+    views = make_views(make_crops(recipe.augment, recipe.data, recipe.local_scale, data), recipe.train.seed, mine)
     clock = StepClock(mine.device)
     run_step = make_step(model, optimizer, mine, clock=clock, settings=recipe.train, **clipping(recipe))
     guard = FiniteGuard(mine.device)
-    with Log(out, mine, total=schedules.total, step=step) as log:
+    every = recipe.evaluation.every
+
+    def track() -> None:
+        """Evaluate, after the checkpoint so that no failure here loses it. A resumed run does it again."""
+        if mine.main and every and schedules.due(step, every):
+            log.write_curves(step, step // steps_per_epoch, progress(model, data, initial))
+
+    with Log(out, mine, total=schedules.total, step=step) as log, Stop(mine) as stop:
+        track()
         while step < schedules.total:
             whole = epoch_batches(data.train_labels, size, seed=recipe.train.seed, step=step)
             shares = [batch.tensor_split(mine.size)[mine.rank] for batch in whole]
@@ -68,22 +85,28 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
                 guard.watch(step, {**terms, "loss": loss, "gradient norm": norm})
                 if logged:
                     guard.check()
-                    seconds = clock.stop()
-                    record = {"loss": loss, **terms, "grad_norm": norm}
-                    record["lr"] = optimizer.param_groups[0]["lr"]
-                    values = {key: value.item() for key, value in record.items()}
-                    values |= {f"{name}_seconds": span for name, span in seconds.items()}
-                    log.write(step, step / steps_per_epoch, values, images_per_second=size / sum(seconds.values()))
+                    record = {"loss": loss, **terms, "grad_norm": norm, "lr": optimizer.param_groups[0]["lr"]}
+                    log.write(step, step / steps_per_epoch, record, seconds=clock.stop(), images=size)
                 step += 1
                 log.bar.update()
-            last = step == schedules.total
+                if stopped := stop.asked(together=logged):
+                    break
             guard.check()
-            epoch, every = step // steps_per_epoch, recipe.evaluation.every
-            if mine.main and every and (last or epoch % every == 0):
-                log.write_curves(step, epoch, progress(model, data, initial))
-            if mine.main and (last or epoch % recipe.train.checkpoint_every == 0):
+            if mine.main and (stopped or schedules.due(step, recipe.train.checkpoint_every)):
+                log.sync()
                 save_run(out, recipe, model, optimizer, step=step, seconds=time.perf_counter() - began)
+            if stopped:
+                raise stop.end(step, schedules.total, resumes=recipe.train.resume)
+            track()
     return out
+
+
+def epoch_length(images: int, size: int, mine: Ranks) -> int:
+    """Steps of one epoch with batches of ``size`` images."""
+    if not mine.size <= size <= images:
+        bounds = f"from {mine.size} (ranks) to {images} (training images)"
+        raise SystemExit(f"data.batch_size must be {bounds}, got {size}")
+    return images // size
 
 
 Step = tuple[Tensor, dict[str, Tensor], Tensor]  # loss, terms, gradient norm

@@ -1,13 +1,34 @@
-"""Find the first non-finite value without synchronising with the device at every step."""
+"""Find the first value that is not finite, and keep it out of the checkpoint."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class NotFiniteError(SystemExit):
     """Training produced a value that is not finite."""
+
+
+def check_state(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Stop before a checkpoint that could not be trained from. Unlike `FiniteGuard`, this reads the whole state.
+
+    A weight may be bad while the loss is good: it was last updated after the loss was computed, or running statistics
+    and moments are not part of it.
+
+    Raises:
+        NotFiniteError: naming the first of the tensors.
+    """
+    tensors = dict(model.state_dict())
+    for name, parameter in model.named_parameters():
+        moments = optimizer.state.get(parameter, {})
+        tensors |= {f"optimizer's {key} of {name}": x for key, x in moments.items() if isinstance(x, Tensor)}
+    bad = [name for name, x in tensors.items() if not x.isfinite().all()]
+    if bad:
+        others = f" and {len(bad) - 1} other tensors" if bad[1:] else ""
+        raise NotFiniteError(
+            f"training stopped: {bad[0]}{others} not finite after step {step - 1}; not saved, any checkpoint is older"
+        )
 
 
 class FiniteGuard:

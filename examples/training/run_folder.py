@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from examples.recipe.schema import Recipe, read_recipe, to_yaml
 from examples.recipe.text import flat
-from examples.system.files import load_checkpoint, save_atomically, truncate_log, write_atomically
+from examples.system.files import load_checkpoint, read_text, save_atomically, truncate_log, write_atomically, writing
+from examples.training.nan_guard import check_state
 from examples.training.ranks import Ranks
 
 # Keys that do not change what is learned. The number of ranks is not part of a recipe.
@@ -34,30 +37,36 @@ def open_run(
         SystemExit: if the folder contains a run, and ``train.resume`` is not set or the run used another recipe.
     """
     out = recipe.out
-    path = out / "checkpoint.pt"
-    step, seconds = 0, 0.0
+    path, settings = out / "checkpoint.pt", out / "recipe.yaml"
+    step, seconds, state = 0, 0.0, None
+    if (path.is_file() or (ranks.main and settings.is_file())) and not recipe.train.resume:
+        raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
     if path.is_file():
-        if not recipe.train.resume:
-            raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
         state = load_checkpoint(path, ranks.device)
-        if changed := differing_keys(state["recipe"], recipe, str(path)):
-            raise SystemExit(f"{path} was made with another recipe; these keys differ: {', '.join(changed)}")
+        step, seconds = state["step"], state["seconds"]
+    if state or (ranks.main and settings.is_file()):  # without a checkpoint, a killed run starts again
+        where, text = (path, state["recipe"]) if state else (settings, read_text(settings))
+        if changed := differing_keys(text, recipe, str(where)):
+            raise SystemExit(f"{where} was made with another recipe; these keys differ: {', '.join(changed)}")
+    if state:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step, seconds = state["step"], state["seconds"]
-    elif ranks.main:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "recipe.yaml", to_yaml(recipe))
     if ranks.main:
+        write_atomically(settings, to_yaml(recipe))
         truncate_log(out / "metrics.jsonl", step)
-        truncate_log(out / CURVES, step + 1)  # its lines describe the state after that many steps
+        truncate_log(out / CURVES, step)  # what belongs to the checkpoint itself is measured again
     return out, step, seconds
 
 
 def save_run(
     out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, seconds: float
 ) -> None:
-    """Write the checkpoint: tensors and primitives only."""
+    """Write the checkpoint: tensors and primitives only.
+
+    Raises:
+        NotFiniteError: if the state contains NaN or infinity. The last checkpoint is kept.
+    """
+    check_state(model, optimizer, step)
     state = {
         "step": step,
         "seconds": seconds,
@@ -87,24 +96,42 @@ class Log:
         self.lines = (out / "metrics.jsonl").open("a") if ranks.main else None
         self.tensorboard = SummaryWriter(out / "tensorboard", purge_step=step) if ranks.main else None
 
-    def write(self, step: int, epoch: float, values: dict[str, float], *, images_per_second: float) -> None:
+    def write(
+        self, step: int, epoch: float, record: dict[str, Tensor], *, seconds: dict[str, float], images: int
+    ) -> None:
+        """Log a step on ``images`` images: its numbers, and the seconds of its parts."""
         if self.lines is None or self.tensorboard is None:
             return
-        self.lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), **values}) + "\n")
-        self.lines.flush()
-        for key, value in values.items():
-            self.tensorboard.add_scalar(key, value, step)
-        self.bar.set_postfix(loss=f"{values['loss']:.4f}", images=f"{images_per_second:.0f}/s")
+        values = {key: value.item() for key, value in record.items()}
+        values |= {f"{name}_seconds": span for name, span in seconds.items()}
+        with writing(self.out / "metrics.jsonl"):
+            self.lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), **values}) + "\n")
+            self.lines.flush()
+        with writing(self.out / "tensorboard"):
+            for key, value in values.items():
+                self.tensorboard.add_scalar(key, value, step)
+        self.bar.set_postfix(loss=f"{values['loss']:.4f}", images=f"{images / sum(seconds.values()):.0f}/s")
 
     def write_curves(self, step: int, epoch: float, record: dict[str, Any]) -> None:
         """Log the `progress` after ``step`` steps."""
         if self.tensorboard is None:
             return
-        with (self.out / CURVES).open("a") as lines:
+        with writing(self.out / CURVES), (self.out / CURVES).open("a") as lines:
             lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), **record}) + "\n")
-        for group, values in {**record["readouts"], "dynamics": record["dynamics"]}.items():
-            for key, value in values.items():
-                self.tensorboard.add_scalar(f"{group}/{key}", value, step)
+            lines.flush()
+            os.fsync(lines.fileno())
+        with writing(self.out / "tensorboard"):
+            for group, values in {**record["readouts"], "dynamics": record["dynamics"]}.items():
+                for key, value in values.items():
+                    self.tensorboard.add_scalar(f"{group}/{key}", value, step)
+
+    def sync(self) -> None:
+        """Put on the disk what precedes a checkpoint: a resumed run does not write it again."""
+        if self.lines is not None and self.tensorboard is not None:
+            with writing(self.out / "metrics.jsonl"):
+                os.fsync(self.lines.fileno())
+            with writing(self.out / "tensorboard"):
+                self.tensorboard.flush()
 
     def __enter__(self) -> Log:
         return self
@@ -112,5 +139,6 @@ class Log:
     def __exit__(self, *exception: object) -> None:
         self.bar.close()
         if self.lines is not None and self.tensorboard is not None:
-            self.lines.close()
-            self.tensorboard.close()
+            for file in (self.lines, self.tensorboard):
+                with suppress(OSError):  # already reported, by the write that failed
+                    file.close()

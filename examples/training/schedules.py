@@ -17,6 +17,10 @@ class Schedules:
         self.optim, self.predictor = optim, predictor
         self.steps_per_epoch, self.total = steps_per_epoch, epochs * steps_per_epoch
 
+    def due(self, step: int, every: int) -> bool:
+        """Whether ``step`` steps end the run, or a number of epochs that ``every`` divides."""
+        return step == self.total or (step > 0 and step % (every * self.steps_per_epoch) == 0)
+
     def lr_factor(self, step: int) -> float:
         """Linear warm-up, then cosine decay, updated every step; ``step`` counts from 0."""
         o = self.optim

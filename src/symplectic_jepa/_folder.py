@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,12 @@ def write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> N
     config["checksum"] = _checksum(config)
     folder.mkdir(parents=True, exist_ok=True)
     old, new = _saved_weights(folder), _weights_name(config)
-    _replace(folder / new, weights)
-    _replace(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-    if old not in ("", new, _saved_weights(folder)):  # last check: another process may have saved since
-        (folder / old).unlink(missing_ok=True)
+    try:
+        _replace(folder / new, weights)
+        _replace(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    finally:  # the weights that the settings do not refer to; another process may have saved since
+        for unused in {old, new} - {"", _saved_weights(folder)}:
+            (folder / unused).unlink(missing_ok=True)
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -112,3 +115,9 @@ def _replace(path: Path, content: bytes) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    with suppress(OSError, AttributeError):  # systems that cannot do this for folders
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)  # the new name, before the next file
+        finally:
+            os.close(descriptor)
