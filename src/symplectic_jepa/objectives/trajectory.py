@@ -23,7 +23,7 @@ Starts = Literal["every", "first"]
 
 
 class TrajectoryMatching(PredictionLoss):
-    """The prediction loss of `TrajectoryObjective`, which documents its arguments [arXiv:2603.19312]."""
+    """``L_pred`` of `TrajectoryObjective`, which documents its arguments [LeWorldModel, arXiv:2603.19312]."""
 
     def __init__(
         self,
