@@ -33,6 +33,7 @@ from symplectic_jepa.objectives import (
     HamJEPAObjective,
     LeJEPAObjective,
     Penalty,
+    TrajectoryObjective,
     hamjepa_cifar100,
     hamjepa_imagenet100,
     hamjepa_penalties,
@@ -60,6 +61,7 @@ from symplectic_jepa.regularizers import (
     hold_draws,
 )
 from symplectic_jepa.state import join_state, split_state
+from symplectic_jepa.vector_encoders import PhaseSpaceCausalEncoder, PhaseSpaceVectorEncoder
 
 __all__ = [
     "MMD",
@@ -76,7 +78,9 @@ __all__ = [
     "MeanPenalty",
     "ParticipationRatioFloor",
     "Penalty",
+    "PhaseSpaceCausalEncoder",
     "PhaseSpaceTokenEncoder",
+    "PhaseSpaceVectorEncoder",
     "PotentialHamiltonian",
     "ProjectedLogDetFloor",
     "QuadraticHamiltonian",
@@ -86,6 +90,7 @@ __all__ = [
     "SlicedMMD",
     "SpectralFloors",
     "TopEigenvalueCeiling",
+    "TrajectoryObjective",
     "VICReg",
     "VarianceFloor",
     "__version__",

@@ -42,6 +42,9 @@ CASES = {
         predictor(), match="qp", reverse_time=False, energy_weight=0.3, penalties=penalties()
     ),
     "mlp_hjepa": lambda: sj.HamJEPAObjective(sj.ResidualMLPPredictor(D, hidden_dim=8), penalties=penalties()),
+    "trajectory": lambda: sj.TrajectoryObjective(
+        predictor(), horizon=1, bidirectional=True, match="qp", penalties=penalties()
+    ),
     "lejepa": lambda: sj.LeJEPAObjective(sj.sigreg_penalties(slices=7, weight=0.5)),
     "lejepa_pooled": lambda: sj.LeJEPAObjective(sj.sigreg_penalties(slices=7, views="stacked"), convention="convex"),
     "hamsigreg_diagonal": lambda: sj.HamSIGReg(sj.geometries.DiagonalGeometry(torch.linspace(0.5, 2, 2 * D)), slices=7),

@@ -53,6 +53,7 @@ OBJECTIVES = {
     "HamJEPA, ImageNet": lambda: sj.hamjepa_imagenet100(MAPS["leapfrog"]()),
     "HamJEPA, energy": lambda: sj.HamJEPAObjective(MAPS["leapfrog"](), energy_weight=0.1),
     "MLP-HJEPA": lambda: sj.hamjepa_cifar100(MAPS["ResidualMLPPredictor"]()),
+    "trajectories": lambda: sj.TrajectoryObjective(MAPS["leapfrog"](), horizon=1, penalties=sj.hamjepa_penalties()),
     "LeJEPA": sj.sigreg_baseline,
 }
 CASES = {**REGULARIZERS, **MAPS, **OBJECTIVES}

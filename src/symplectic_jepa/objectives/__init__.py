@@ -16,3 +16,5 @@ from symplectic_jepa.objectives.penalty import StateParts as StateParts
 from symplectic_jepa.objectives.presets import hamjepa_cifar100 as hamjepa_cifar100
 from symplectic_jepa.objectives.presets import hamjepa_imagenet100 as hamjepa_imagenet100
 from symplectic_jepa.objectives.presets import sigreg_baseline as sigreg_baseline
+from symplectic_jepa.objectives.trajectory import TrajectoryMatching as TrajectoryMatching
+from symplectic_jepa.objectives.trajectory import TrajectoryObjective as TrajectoryObjective

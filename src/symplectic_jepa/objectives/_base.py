@@ -58,7 +58,8 @@ class PredictionLoss(Pretrained, nn.Module, ABC):
         """The loss of states ``(V ≥ views, B, D)`` as local sums, and a function of their totals over all ranks.
 
         Args:
-            parts: the states by name: ``parts["z"]``, ``(V, B, D)``, and its halves ``parts["q"]``, ``parts["p"]``.
+            parts: the states by name: ``parts["z"]``, ``(V, B, D)``, and its halves ``parts["q"]``, ``parts["p"]``;
+                ``parts.targets`` are states to predict instead, where the objective takes them.
             control: the control passed to the objective; raise a TypeError if the loss does not use one.
 
         Returns:
@@ -145,7 +146,9 @@ class Objective(Ranked, Pretrained, ExactBuffers):
             ValueError: if ``states`` has another shape or too few views, or a required ``control`` is missing.
             TypeError: if ``states`` is not floating-point, or the prediction takes no ``control``.
         """
-        parts = StateParts(check_states(states, views=self.prediction.views))
+        return self._loss(StateParts(check_states(states, views=self.prediction.views)), control)
+
+    def _loss(self, parts: StateParts, control: Tensor | None) -> ObjectiveOutput:
         named = dict(self._named_penalties())
         predicted, *measured = reduce_all(
             [

@@ -20,6 +20,13 @@ Match = Literal["q", "qp"]
 Halves = tuple[Tensor, Tensor]  # q and p, each (..., B, d)
 
 
+def matching_error(predicted: Halves, target: Halves, *, match: Match, p_weight: float) -> Tensor:
+    """``ℓ`` of `HamJEPAObjective` for every sample: halves ``(..., B, d)`` to ``(..., B)``."""
+    q_loss, p_loss = ((x - y).square().mean(-1) for x, y in zip(predicted, target, strict=True))
+    loss = 0.5 * (q_loss + p_loss) if match == "qp" else q_loss
+    return loss + p_weight * p_loss if p_weight else loss
+
+
 class Matching(PredictionLoss):
     """The prediction loss of `HamJEPAObjective`, which documents its arguments [paper, eqs. 30–32].
 
@@ -76,13 +83,9 @@ class Matching(PredictionLoss):
     ) -> Tensor:
         """Loss of each sample, ``(..., B)``."""
         predicted = self.predictor.flow(*source, direction=direction, control=control)
-        q_loss, p_loss = (
-            (x - (y.detach() if self.detach_target else y)).square().mean(-1)
-            for x, y in zip(predicted, target, strict=True)
-        )
-        loss = 0.5 * (q_loss + p_loss) if self.match == "qp" else q_loss
-        if self.p_weight:
-            loss = loss + self.p_weight * p_loss
+        if self.detach_target:
+            target = target[0].detach(), target[1].detach()
+        loss = matching_error(predicted, target, match=self.match, p_weight=self.p_weight)
         if self.energy_weight:
             assert isinstance(self.predictor, HamiltonianPredictor)  # checked in __init__
             before, after = (self.predictor.energy(*z, control=control) for z in (source, predicted))

@@ -23,8 +23,9 @@ class StateParts:
     The halves are split once, on first access, because the gradient of every split is as large as the states.
     """
 
-    def __init__(self, states: Tensor) -> None:
+    def __init__(self, states: Tensor, targets: Tensor | None = None) -> None:
         self._parts = {"z": states}
+        self.targets = targets
 
     def __getitem__(self, part: Part) -> Tensor:
         if part not in self._parts:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from symplectic_jepa import _checks
 from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.state import join_state, split_state
 
@@ -66,6 +67,41 @@ class Predictor(Pretrained, nn.Module, ABC):
             ValueError: if ``direction`` is invalid, or ``z`` has an odd last dimension.
         """
         return join_state(*self.flow(*split_state(z), direction=direction, control=control))
+
+    def rollout(
+        self, z: Tensor, controls: Tensor | None = None, *, steps: int | None = None, direction: int = 1
+    ) -> Tensor:
+        """Predict several frames, each from the one before: ``(..., 2d)`` to ``(T, ..., 2d)``.
+
+        A frame is one `forward` and costs the same. ``rollout(z, u)[t]`` is the state after the inputs ``u[0] … u[t]``.
+
+        Args:
+            z: the first state, which is not part of the result.
+            controls: control inputs ``(T, ..., m)``, one per frame.
+            steps: number of frames ``T``; may be left out if ``controls`` are given.
+            direction: 1 (forward time) or −1 (reverse time).
+
+        Raises:
+            ValueError: if neither ``controls`` nor ``steps`` is given, they disagree, or ``direction`` is not ±1.
+            TypeError: if ``controls`` is not a floating-point tensor.
+        """
+        if controls is not None and _checks.floating("controls", controls).ndim < 2:
+            raise ValueError(f"controls must have shape (T, ..., m), got {tuple(controls.shape)}")
+        if steps is None:
+            if controls is None:
+                raise ValueError("steps must be given without controls, got None")
+            steps = len(controls)
+        _checks.positive_int("steps", steps)
+        if controls is not None and len(controls) != steps:
+            raise ValueError(f"controls must have {steps} frames (steps), got {len(controls)}")
+        if not _is_sign(direction):
+            raise ValueError(f"direction must be 1 or -1, got {direction!r}")
+        q, p = split_state(z)
+        frames = []
+        for control in [None] * steps if controls is None else controls:
+            q, p = self.flow(q, p, direction=direction, control=control)
+            frames.append(join_state(q, p))
+        return torch.stack(frames)
 
     def each_direction(
         self, q: Tensor, p: Tensor, *, direction: Direction, control: Tensor | None = None
