@@ -16,7 +16,12 @@ NEEDED = {  # arguments without a default, by name
     "geometry": sj.geometries.DiagonalGeometry(torch.ones(8)),
     "repo_id": "user/name",
     "process_group": None,
-    **dict(match="q", p_weight=0.0, energy_weight=0.0, bidirectional=True, reverse_time=True, detach_target=True),
+    "match": "q",
+    "p_weight": 0.0,
+    "energy_weight": 0.0,
+    "bidirectional": True,
+    "reverse_time": True,
+    "detach_target": True,
 }
 SPACES = [sj, *(x for x in map(vars(sj).get, sj.__all__) if inspect.ismodule(x))]
 PUBLIC = {

@@ -32,10 +32,10 @@ class SpectralFloors(BatchRegularizer):
     alone allows one spike (lemma A.10), and the participation ratio alone does not fix the scale (A.11). Together with
     an energy budget they bound the condition number (A.15).
 
-    A finite batch spreads the eigenvalues of ``C`` and so biases all three statistics: for a unit Gaussian and
-    ``k = 128`` the log-det is −1.00 at ``N ≤ 129``, −0.32 at 256 and 0.00 only at infinity. A floor therefore means
-    something else at another batch size. Below ``N = 2k`` an uncorrected module warns, once, from eager code; it counts
-    as ``N`` its own samples times the number of ranks.
+    A finite batch spreads the eigenvalues of ``C`` and so biases all three statistics: the log-det of a unit Gaussian
+    is about −1.0 for ``N ≤ 129`` and ``proj_dim=128``, −0.31 for 256 and −0.06 for 1024. A floor therefore means
+    something else at another batch size. Below ``N = 2k`` an uncorrected module warns once (not in a compiled graph),
+    taking ``N`` to be its own samples times the number of ranks.
 
     Args:
         log_det: floor ``ℓ_min``.
