@@ -117,8 +117,8 @@ def _centred(features: Array, labels: Array) -> tuple[Tensor, Tensor]:
     if not x.square().sum() > 0:
         raise ValueError("features must vary, got equal rows: the encoder has collapsed")
     if labels.is_floating_point():
-        if labels.ndim != 2 or len(labels) != len(x) or not labels.isfinite().all():
-            raise ValueError(f"floating labels must be finite, of shape ({len(x)}, T), got {tuple(labels.shape)}")
+        if labels.ndim != 2 or len(labels) != len(x) or not labels.numel() or not labels.isfinite().all():
+            raise ValueError(f"floating labels must be finite, of shape ({len(x)}, T >= 1), got {tuple(labels.shape)}")
         y = without_scale(labels.to(x))
         return x, y - y.mean(0)
     if labels.is_complex() or labels.dtype == torch.bool:
