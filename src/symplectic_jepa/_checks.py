@@ -35,6 +35,13 @@ def finite(name: str, value: float, *, minimum: float = -math.inf, exclusive: bo
     return float(value)
 
 
+def boolean(name: str, value: bool) -> bool:
+    """Return ``value`` if it is ``True`` or ``False``; a word such as ``"no"`` would count as true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
 def one_of(name: str, value: Word, allowed: Iterable[str]) -> Word:
     """Return ``value`` if it is one of the ``allowed`` words."""
     words = tuple(allowed)

@@ -25,6 +25,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def power_of_two(top: Tensor) -> Tensor:
+    """The largest power of two that is at most ``top``; 1 for 0. To divide by it is exact."""
+    return torch.where(top > 0, top / (2 * torch.frexp(top).mantissa), 1.0)
+
+
 def wide_dtype(x: Tensor) -> torch.dtype:
     """float64, or float32 on a device that has no float64."""
     return torch.float32 if x.device.type == "mps" else torch.float64

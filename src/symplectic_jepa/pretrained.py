@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from typing_extensions import Self
 
-from symplectic_jepa import _codec, _folder
+from symplectic_jepa import _checks, _codec, _folder
 
 _HUB = "huggingface_hub", "the Hugging Face Hub needs: pip install huggingface-hub"
 
@@ -93,8 +93,11 @@ class Pretrained:
             The URL of the commit.
 
         Raises:
+            ValueError: if ``private`` is neither a bool nor ``None``.
             ImportError: if huggingface_hub or safetensors is not installed.
         """
+        if private is not None:
+            _checks.boolean("private", private)
         hub = _folder.require(*_HUB)
         hub.create_repo(repo_id, exist_ok=True, **({} if private is None else {"private": private}))
         with tempfile.TemporaryDirectory() as folder:
@@ -130,10 +133,12 @@ class Pretrained:
         Raises:
             FileNotFoundError: if ``source`` is neither a folder nor a repository, or lacks one of the two files.
             TypeError: if it holds another class, or an argument in ``given`` is missing, ambiguous or not needed.
-            ValueError: if a file is damaged, holds NaN or infinity, or names something unknown to this library.
+            ValueError: if a file is damaged, holds NaN or infinity, or names something unknown to this library, or
+                ``allow_nonfinite`` is not a bool.
             RuntimeError: if weights are missing or have the wrong shape.
             ImportError: if safetensors is not installed.
         """
+        _checks.boolean("allow_nonfinite", allow_nonfinite)
         folder = Path(source).expanduser()
         if not folder.is_dir():
             folder = _download(source, revision)

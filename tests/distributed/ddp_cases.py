@@ -36,6 +36,8 @@ CASES = {
     "participation_full": lambda: sj.ParticipationRatioFloor(0.99, proj_dim=None),
     "top_eigenvalue": lambda: sj.TopEigenvalueCeiling(0.01, proj_dim=5),
     "spectral_floors": lambda: sj.SpectralFloors(log_det=3.0, participation=0.99, top_share=0.1, proj_dim=128),
+    "corrected_floors": lambda: sj.SpectralFloors(log_det=3.0, participation=0.99, bias_correction=True),
+    "corrected_participation_full": lambda: sj.ParticipationRatioFloor(0.99, proj_dim=None, bias_correction=True),
     "sigreg": lambda: sj.SIGReg(slices=7, knots=9),
     "hamjepa_q": lambda: sj.HamJEPAObjective(predictor(), p_weight=0.2, penalties=penalties()),
     "hamjepa_qp": lambda: sj.HamJEPAObjective(

@@ -16,6 +16,10 @@ REGULARIZERS = {
     "ParticipationRatioFloor, full": lambda: sj.ParticipationRatioFloor(0.9, proj_dim=None),
     "TopEigenvalueCeiling": lambda: sj.TopEigenvalueCeiling(0.1, proj_dim=6),
     "SpectralFloors": lambda: sj.SpectralFloors(log_det=1.0, participation=0.9, top_share=0.1, refresh_every=2),
+    "SpectralFloors, corrected": lambda: sj.SpectralFloors(log_det=1.0, participation=0.9, bias_correction=True),
+    "ParticipationRatioFloor, full, corrected": lambda: sj.ParticipationRatioFloor(
+        0.9, proj_dim=None, bias_correction=True
+    ),
     "SIGReg": lambda: sj.SIGReg(slices=16, knots=5),
     "HamSIGReg, Laplacian": lambda: sj.HamSIGReg(sj.geometries.LaplacianGeometry((2, 2)), slices=16, knots=5),
     "HamSIGReg, matrix": lambda: sj.HamSIGReg(

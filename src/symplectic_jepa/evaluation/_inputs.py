@@ -10,7 +10,7 @@ from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
-from symplectic_jepa._precision import at_least_float32
+from symplectic_jepa._precision import at_least_float32, power_of_two
 
 
 class LabelledFeatures(NamedTuple):
@@ -47,7 +47,10 @@ def labelled(name: str, features: Array, labels: Array) -> LabelledFeatures:
         raise ValueError(
             f"{name}_labels must have shape ({len(x)},), one per row of {name}_features, got {tuple(labels.shape)}"
         )
-    return LabelledFeatures(at_least_float32(x), labels.to(x.device, torch.int64))
+    classes = labels.to(x.device, torch.int64)
+    if labels.dtype == torch.uint64 and (classes < 0).any():  # wrapped around
+        raise ValueError(f"{name}_labels must fit into int64, got a label of 2**63 or more")
+    return LabelledFeatures(at_least_float32(x), classes)
 
 
 def same_width(train: Tensor, test: Tensor) -> None:
@@ -70,11 +73,6 @@ def unit_rows(x: Tensor) -> Tensor:
     return scaled.div_(norms.clamp_min(torch.finfo(norms.dtype).tiny))
 
 
-def power_of_two(top: Tensor) -> Tensor:
-    """The largest power of two that is at most ``top``; 1 for 0. To divide by it is exact."""
-    return torch.where(top > 0, top / (2 * torch.frexp(top).mantissa), 1.0)
-
-
 def _scaled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A copy of ``x`` with each row divided by a power of two near its largest entry, that power, and its norms.
 
@@ -92,4 +90,6 @@ def cpu_generator(seed: int) -> torch.Generator:
     """A separate generator for ``seed``: the same draws on every device, and the global generator is not touched."""
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be an int >= 0, got {seed!r}")
+    if seed >= 2**64:
+        raise ValueError(f"seed must be below 2**64, got {seed}")
     return torch.Generator(device="cpu").manual_seed(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from symplectic_jepa.evaluation._inputs import (
     same_width,
 )
 
-_LARGEST = 1e15
+_LARGEST, _SMALLEST = 1e15, 1e-3  # where LayerNorm overflows, and where its eps of 1e-5 outweighs any variance
 
 
 class ProbeResult(NamedTuple):
@@ -51,7 +52,8 @@ def linear_probe(
     Everything runs in float32, even under the caller's autocast, no_grad or inference_mode. Initialisation and order
     depend only on ``seed`` and are the same on every device; the global random state is not touched.
 
-    Features and labels are tensors or numpy arrays.
+    Features and labels are tensors or numpy arrays. A warning is issued if all features are below 1e-3: LayerNorm adds
+    1e-5 to their variance, so of smaller ones the probe sees ever less.
 
     Args:
         train_features: ``(N_train, D)``; the probe runs on its device.
@@ -81,6 +83,12 @@ def linear_probe(
         largest = torch.linalg.vector_norm(x, math.inf).item()
         if largest > _LARGEST:
             raise ValueError(f"{name} must not exceed {_LARGEST:g} for LayerNorm in float32, got {largest:.3g}")
+        if 0 < largest < _SMALLEST:
+            warnings.warn(
+                f"{name} are at most {largest:.3g}, small against LayerNorm's eps, so the probe is near chance "
+                "whatever they hold; rescale them",
+                stacklevel=2,
+            )
     classes = _classes(train.labels, test.labels, num_classes)
     _checks.positive_int("epochs", epochs)
     _checks.positive_int("batch_size", batch_size)
@@ -109,7 +117,7 @@ def _classes(train: Tensor, test: Tensor, num_classes: int | None) -> int:
     """The number of classes; checks that every label is one of them."""
     low = min(int(train.min()), int(test.min()))
     high = max(int(train.max()), int(test.max()))
-    classes = high + 1 if num_classes is None else _checks.positive_int("num_classes", num_classes)
+    classes = _checks.positive_int("num_classes", max(high, 0) + 1 if num_classes is None else num_classes)
     if low < 0 or high >= classes:
         raise ValueError(f"labels must lie in [0, num_classes) = [0, {classes}), got values from {low} to {high}")
     return classes

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
-from symplectic_jepa._precision import at_least_float32
-from symplectic_jepa.evaluation._inputs import cpu_generator, feature_matrix, power_of_two
+from symplectic_jepa._precision import at_least_float32, power_of_two
+from symplectic_jepa.evaluation._inputs import cpu_generator, feature_matrix
 
 
 class Spectrum(NamedTuple):
@@ -95,11 +95,12 @@ def _participation_ratio(eigenvalues: Array) -> Tensor:
 
 
 def _nonnegative(eigenvalues: Array) -> tuple[Tensor, Tensor]:
-    """The spectrum in float32 or better with rounding below 0 removed, and its sum."""
+    """The spectrum in float32 or better, in units of its largest, with rounding below 0 removed, and its sum."""
     eigenvalues = _checks.floating("eigenvalues", _checks.array("eigenvalues", eigenvalues))
     if eigenvalues.ndim == 0 or eigenvalues.shape[-1] == 0:
         raise ValueError(f"eigenvalues must have shape (..., n >= 1), got {tuple(eigenvalues.shape)}")
     if not eigenvalues.isfinite().all():
         raise ValueError("eigenvalues must be finite, got NaN or infinity")
     values = at_least_float32(eigenvalues).clamp(min=0.0)
+    values = values / power_of_two(values.detach().amax(-1, keepdim=True))  # the sum must neither overflow nor vanish
     return values, values.sum(dim=-1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
-from symplectic_jepa._precision import autocast_off
+from symplectic_jepa._precision import at_least_float32, autocast_off
 from symplectic_jepa.evaluation._inputs import row_norms
 from symplectic_jepa.state import split_state
 
@@ -36,7 +36,7 @@ def symplecticity_defect(step: Map, z: Array) -> Tensor:
 
     Raises:
         TypeError: if z is not floating.
-        ValueError: if the last dimension is odd, or the map changes the shape or does not depend
+        ValueError: if the last dimension is odd, z is not finite, or the map changes the shape or does not depend
             differentiably on its input.
     """
     z = _states(z)
@@ -64,12 +64,13 @@ def reversibility_error(forward: Map, backward: Map, z: Array) -> Tensor:
 
     Raises:
         TypeError: if z is not floating.
-        ValueError: if the last dimension is odd or a map changes the shape.
+        ValueError: if the last dimension is odd, z is not finite, or a map changes the shape.
     """
     z = _states(z)
     back = _evaluate(backward, _evaluate(forward, z))
-    size = row_norms(z).clamp(min=torch.finfo(z.dtype).tiny)
-    return (row_norms(back - z) / size).squeeze(-1).to(z.dtype)
+    size = row_norms(z)
+    error = row_norms(at_least_float32(back) - z)
+    return (error / size.where(size > 0, torch.finfo(size.dtype).tiny)).squeeze(-1).to(z.dtype)
 
 
 def energy_drift(hamiltonian: Callable[[Tensor, Tensor], Tensor], step: Map, z: Array, *, steps: int) -> Tensor:
@@ -89,8 +90,8 @@ def energy_drift(hamiltonian: Callable[[Tensor, Tensor], Tensor], step: Map, z: 
 
     Raises:
         TypeError: if z is not floating.
-        ValueError: if the last dimension is odd, the map changes the shape, the Hamiltonian does not return
-            one energy per state, or ``steps < 1``.
+        ValueError: if the last dimension is odd, z is not finite, the map changes the shape, the Hamiltonian does not
+            return one energy per state, or ``steps < 1``.
     """
     z = _states(z)
     _checks.positive_int("steps", steps)
@@ -104,9 +105,11 @@ def energy_drift(hamiltonian: Callable[[Tensor, Tensor], Tensor], step: Map, z: 
 
 
 def _states(z: Array) -> Tensor:
-    """Return ``z``, detached, as a tensor if it holds floating states ``[q | p]``."""
+    """Return ``z``, detached, as a tensor if it holds finite floating states ``[q | p]``."""
     z = _checks.floating("z", _checks.array("z", z)).detach()
     split_state(z)
+    if not z.isfinite().all():
+        raise ValueError("z must be finite, got NaN or infinity")
     return z
 
 

@@ -59,7 +59,8 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
         self.dim = dim
         self.base_coeff = _checks.finite("base_coeff", base_coeff)
         # softplus⁻¹(1) = log(e − 1)
-        self.raw_mass = nn.Parameter(torch.full((dim,), math.log(math.expm1(1.0)))) if learn_mass else None
+        unit = torch.full((dim,), math.log(math.expm1(1.0)))
+        self.raw_mass = nn.Parameter(unit) if _checks.boolean("learn_mass", learn_mass) else None
 
     @property
     def learn_mass(self) -> bool:

@@ -55,15 +55,15 @@ class Matching(PredictionLoss):
         self.p_weight = _checks.finite("p_weight", p_weight, minimum=0.0)
         if match == "qp" and p_weight:
             raise ValueError(f"p_weight must be 0 with match='qp', which already matches p, got {p_weight}")
-        self.bidirectional = bidirectional
-        self.reverse_time = reverse_time
+        self.bidirectional = _checks.boolean("bidirectional", bidirectional)
+        self.reverse_time = _checks.boolean("reverse_time", reverse_time)
         self.energy_weight = _checks.finite("energy_weight", energy_weight, minimum=0.0)
         if energy_weight and not isinstance(predictor, HamiltonianPredictor):
             raise ValueError(
                 f"energy_weight must be 0 for a predictor without a Hamiltonian, got {energy_weight} with "
                 f"{type(predictor).__name__}"
             )
-        self.detach_target = detach_target
+        self.detach_target = _checks.boolean("detach_target", detach_target)
 
     def reduction(self, parts: StateParts, control: Tensor | None) -> Reduction:
         """The mean over both directions and all samples; see `PredictionLoss`."""

@@ -33,7 +33,8 @@ class SteppedPredictor(Predictor):
         self._dt = _checks.finite("dt", dt, minimum=0.0, exclusive=True)
         self.steps = _checks.positive_int("steps", steps)
         # softplus⁻¹(h) = log(eʰ − 1)
-        self.raw_dt = nn.Parameter(torch.tensor(math.log(math.expm1(dt)))) if learn_dt else None
+        raw = torch.tensor(math.log(math.expm1(dt)))
+        self.raw_dt = nn.Parameter(raw) if _checks.boolean("learn_dt", learn_dt) else None
 
     @property
     def dt(self) -> float | Tensor:

@@ -21,9 +21,9 @@ from symplectic_jepa.regularizers.kerjepa import MMD as MMD
 from symplectic_jepa.regularizers.kerjepa import SlicedMMD as SlicedMMD
 from symplectic_jepa.regularizers.mean_penalty import MeanPenalty as MeanPenalty
 from symplectic_jepa.regularizers.sigreg import SIGReg as SIGReg
-from symplectic_jepa.regularizers.spectral_floors import ParticipationRatioFloor as ParticipationRatioFloor
-from symplectic_jepa.regularizers.spectral_floors import ProjectedLogDetFloor as ProjectedLogDetFloor
+from symplectic_jepa.regularizers.single_floors import ParticipationRatioFloor as ParticipationRatioFloor
+from symplectic_jepa.regularizers.single_floors import ProjectedLogDetFloor as ProjectedLogDetFloor
+from symplectic_jepa.regularizers.single_floors import TopEigenvalueCeiling as TopEigenvalueCeiling
 from symplectic_jepa.regularizers.spectral_floors import SpectralFloors as SpectralFloors
-from symplectic_jepa.regularizers.spectral_floors import TopEigenvalueCeiling as TopEigenvalueCeiling
 from symplectic_jepa.regularizers.variance_floor import VarianceFloor as VarianceFloor
 from symplectic_jepa.regularizers.vicreg import VICReg as VICReg

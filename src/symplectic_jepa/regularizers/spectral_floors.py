@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypedDict
+import warnings
 
 import torch
 from torch import Tensor
-from typing_extensions import Unpack
 
 from symplectic_jepa import _checks
 from symplectic_jepa.distributed import Ranks
@@ -20,6 +19,7 @@ from symplectic_jepa.regularizers.covariance import (
     top_eigenvalue,
 )
 from symplectic_jepa.regularizers.draws import Schedule
+from symplectic_jepa.regularizers.finite_sample import log_det_bias, unbiased_participation_ratio
 
 PROJ_DIM, EPS, REFRESH_EVERY = 128, 1e-4, 16  # the paper's; `Floors` shares them
 
@@ -32,6 +32,11 @@ class SpectralFloors(BatchRegularizer):
     alone allows one spike (lemma A.10), and the participation ratio alone does not fix the scale (A.11). Together with
     an energy budget they bound the condition number (A.15).
 
+    A finite batch spreads the eigenvalues of ``C`` and so biases all three statistics: the log-det of a unit Gaussian
+    is about −1.0 for ``N ≤ 129`` and ``proj_dim=128``, −0.31 for 256 and −0.06 for 1024. A floor therefore means
+    something else at another batch size. Below ``N = 2k`` an uncorrected module warns once (not in a compiled graph),
+    taking ``N`` to be its own samples times the number of ranks.
+
     Args:
         log_det: floor ``ℓ_min``.
         participation: floor ``r_min``, between 0 and 1.
@@ -40,13 +45,18 @@ class SpectralFloors(BatchRegularizer):
         eps: ridge ``ε`` of the covariance.
         refresh_every: redraw the projection after this many training steps.
         seed: seed of the projections.
+        bias_correction: remove the bias that Gaussian samples would have. With ``n = N − 1``, subtract
+            ``(1/k) Σ_{i=1..k} ψ((n − i + 1)/2) − log(n/2)`` from the log-det [Muirhead 1982, section 3.2], which is
+            exact without a ridge, and use unbiased ``(tr Σ)² ∝ (n + 1) (tr S)² − 2 tr(S²)`` and
+            ``tr(Σ²) ∝ n tr(S²) − (tr S)²`` in the participation ratio [Srivastava 2005]. The top share has no such
+            formula and stays as it is.
         sync: see `BatchRegularizer`.
         process_group: see `BatchRegularizer`.
 
     The statistics are those of ``log_det``, ``participation`` and ``top_share`` that have a hinge.
 
     Raises:
-        ValueError: if no hinge is set, or an argument is out of range.
+        ValueError: if no hinge is set, only ``top_share`` with a correction, or an argument is out of range.
     """
 
     proj_dim: int | None  # None: no limit
@@ -61,6 +71,7 @@ class SpectralFloors(BatchRegularizer):
         eps: float = EPS,
         refresh_every: int = REFRESH_EVERY,
         seed: int = 0,
+        bias_correction: bool = False,
         sync: bool = True,
         process_group: Group = None,
     ) -> None:
@@ -72,6 +83,10 @@ class SpectralFloors(BatchRegularizer):
         self.top_share = None if top_share is None else _checks.fraction("top_share", top_share)
         self.proj_dim = _checks.positive_int("proj_dim", proj_dim)
         self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
+        self.bias_correction = _checks.boolean("bias_correction", bias_correction)
+        if bias_correction and log_det is None and participation is None:
+            raise ValueError("bias_correction must be False for a ceiling alone: it has no unbiased estimate")
+        self._warned = False
         self.schedule = Schedule(
             "orthonormal_projection", seed=seed, every=_checks.positive_int("refresh_every", refresh_every)
         )
@@ -90,29 +105,43 @@ class SpectralFloors(BatchRegularizer):
         """Moments of the projected samples ``(..., N, D)``; see `BatchRegularizer`.
 
         Args:
-            x: samples, at least two over all ranks.
+            x: samples, at least two over all ranks, three for ``bias_correction``.
             ranks: whose samples form the batch.
             projection: ``R``, ``(D, k)`` with orthonormal columns; by default from the schedule.
+
+        Raises:
+            ValueError: if ``bias_correction`` is given a projection with ``k ≥ N``. Over several ranks, where ``N`` is
+                known only on the device, the result is NaN.
         """
-        n, dim = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-2:]
+        n, dim = _checks.samples("x", x, minimum=self._minimum(ranks)).shape[-2:]
         k = projection.shape[-1] if projection is not None else min(self.proj_dim or dim, dim)
         limited = projection is None and n <= k  # this rank alone has fewer than k degrees of freedom
+        if self.bias_correction and projection is not None and n <= k and not ranks.shared:
+            raise ValueError(f"x must have N > {k} samples for bias_correction with this projection, got {n}")
+        self._warn_if_biased(n * ranks.size, k)
         if projection is None:
             projection = self.schedule(dim, k, dtype=x.dtype, device=x.device)
 
         def finish(sums: list[Tensor]) -> Measured:
             rank = (sums[0] - 1).clamp_max(k) if limited else None
-            value, statistics = self.penalty(covariance(*sums, eps=self.eps), rank=rank)
+            degrees = sums[0] - 1 if self.bias_correction else None
+            value, statistics = self.penalty(covariance(*sums, eps=self.eps), rank=rank, degrees=degrees)
             return Measured(value.to(x.dtype), statistics)
 
         return Reduction(moments(project(x, projection)), finish)
 
-    def penalty(self, cov: Tensor, *, rank: Tensor | None = None) -> Measured:
+    def penalty(self, cov: Tensor, *, rank: Tensor | None = None, degrees: Tensor | None = None) -> Measured:
         """The hinges of a given covariance ``(..., k, k)``, or of its leading ``rank × rank`` block.
 
         The leading block is the covariance under the first columns of ``R``. If ranks share the batch, the scalar
         tensor ``rank`` is known only on the device, so the block is selected by a mask instead of a slice.
+        ``bias_correction`` needs the ``degrees`` of freedom, ``N − 1``.
+
+        Raises:
+            ValueError: if ``degrees`` is missing with ``bias_correction``, or given without.
         """
+        if (degrees is not None) != self.bias_correction:
+            raise ValueError(f"degrees must be N - 1 with bias_correction and None without, got {degrees}")
         size: Tensor | int = cov.shape[-1]
         filled = cov
         if rank is not None:
@@ -123,9 +152,15 @@ class SpectralFloors(BatchRegularizer):
         statistics: dict[str, Tensor] = {}
         if self.log_det is not None:
             statistics["log_det"] = log_det_per_dim(filled) * (cov.shape[-1] / size)
+            if degrees is not None:
+                statistics["log_det"] = statistics["log_det"] - log_det_bias(degrees, size, cov.shape[-1])
             hinges.append(torch.relu(self.log_det - statistics["log_det"]))
         if self.participation is not None:
-            statistics["participation"] = participation_ratio(cov) / size
+            if degrees is None:
+                ratio = participation_ratio(cov)
+            else:
+                ratio = unbiased_participation_ratio(cov, size, degrees, eps=self.eps)
+            statistics["participation"] = ratio / size
             hinges.append(torch.relu(self.participation - statistics["participation"]))
         if self.top_share is not None:
             statistics["top_share"] = top_eigenvalue(cov) / cov.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -133,123 +168,20 @@ class SpectralFloors(BatchRegularizer):
         value = torch.stack(hinges).square().sum(0).mean()
         return Measured(value, {name: x.mean() for name, x in statistics.items()})
 
+    def _minimum(self, ranks: Ranks) -> int:
+        """The fewest samples on this rank."""
+        return 1 if ranks.shared else 3 if self.bias_correction else 2
 
-class _Settings(TypedDict, total=False):
-    """Keyword arguments that the single-hinge classes pass to `SpectralFloors`."""
-
-    eps: float
-    refresh_every: int
-    seed: int
-    sync: bool
-    process_group: Group
-
-
-class _OneHinge(SpectralFloors):
-    _level: ClassVar[str]  # name of the hinge argument in the constructor
-
-    def config(self) -> dict[str, Any]:
-        """See `Pretrained.config`."""
-        return {name: getattr(self, name) for name in (self._level, "proj_dim", *_Settings.__annotations__)}
-
-
-class ProjectedLogDetFloor(_OneHinge):
-    r"""``relu(ℓ_min − (1/k) log det C)²`` of the projected covariance [paper, eq. 36].
-
-    Args:
-        floor: floor ``ℓ_min``.
-        proj_dim: upper limit of ``k``.
-        settings: ``eps``, ``refresh_every``, ``seed``, ``sync`` and ``process_group``; see `SpectralFloors`.
-
-    Raises:
-        ValueError: if an argument is out of range.
-    """
-
-    _level = "floor"
-
-    def __init__(self, floor: float = -1.5, *, proj_dim: int = PROJ_DIM, **settings: Unpack[_Settings]) -> None:
-        super().__init__(log_det=_checks.finite("floor", floor), proj_dim=proj_dim, **settings)
-
-    @property
-    def floor(self) -> float | None:
-        """``ℓ_min``."""
-        return self.log_det
-
-
-class TopEigenvalueCeiling(_OneHinge):
-    r"""``relu(λ_max/tr(C) − a_max)²`` of the projected covariance [paper, appendix F.8].
-
-    Args:
-        ceiling: ceiling ``a_max``, between 0 and 1.
-        proj_dim: upper limit of ``k``.
-        settings: ``eps``, ``refresh_every``, ``seed``, ``sync`` and ``process_group``; see `SpectralFloors`.
-
-    Raises:
-        ValueError: if an argument is out of range.
-    """
-
-    _level = "ceiling"
-
-    def __init__(self, ceiling: float = 0.35, *, proj_dim: int = PROJ_DIM, **settings: Unpack[_Settings]) -> None:
-        super().__init__(top_share=_checks.fraction("ceiling", ceiling), proj_dim=proj_dim, **settings)
-
-    @property
-    def ceiling(self) -> float | None:
-        """``a_max``."""
-        return self.top_share
-
-
-class ParticipationRatioFloor(_OneHinge):
-    r"""``relu(r_min − PR/k)²``, of the projected or the full covariance [paper, eqs. 37 and 38].
-
-    With ``proj_dim=None`` it uses the full covariance, ``k = min(D, N − 1)`` and no ridge, and computes ``tr(Σ)`` and
-    ``tr(Σ²)`` from the smaller of the ``D × D`` covariance and the ``N × N`` Gram matrix, which share their non-zero
-    eigenvalues; over several ranks, from the ``D × D`` one.
-
-    Args:
-        floor: floor ``r_min``, between 0 and 1.
-        proj_dim: upper limit of ``k``, or ``None`` for the full covariance.
-        settings: ``eps``, ``refresh_every``, ``seed``, ``sync`` and ``process_group``; see `SpectralFloors`.
-
-    Raises:
-        ValueError: if an argument is out of range.
-    """
-
-    _level = "floor"
-
-    def __init__(self, floor: float = 0.12, *, proj_dim: int | None = PROJ_DIM, **settings: Unpack[_Settings]) -> None:
-        limit = 1 if proj_dim is None else proj_dim
-        super().__init__(participation=_checks.fraction("floor", floor), proj_dim=limit, **settings)
-        self.proj_dim = proj_dim
-
-    @property
-    def floor(self) -> float | None:
-        """``r_min``."""
-        return self.participation
-
-    def reduction(self, x: Tensor, ranks: Ranks, *, projection: Tensor | None = None) -> Reduction:
-        """Moments of the samples, projected unless ``proj_dim`` is ``None``; see `BatchRegularizer`.
-
-        Raises:
-            ValueError: if ``projection`` is given with ``proj_dim=None``.
-        """
-        if self.proj_dim is not None:
-            return super().reduction(x, ranks, projection=projection)
-        if projection is not None:
-            raise ValueError("projection must be None for the floor of the full covariance (proj_dim=None)")
-        n, dim = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-2:]
-        if not ranks.shared:
-            centred = x - x.mean(-2, keepdim=True)
-            gram = centred @ centred.mT if n < dim else centred.mT @ centred
-            return Reduction([], lambda _: self._hinge(gram, min(dim, n - 1)))
-
-        def finish(sums: list[Tensor]) -> Measured:
-            return self._hinge(covariance(*sums).to(x.dtype), (sums[0] - 1).clamp_max(dim).to(x.dtype))
-
-        return Reduction(moments(x), finish)
-
-    def _hinge(self, matrix: Tensor, k: Tensor | int) -> Measured:
-        """The hinge of a covariance or Gram matrix: the ratio does not depend on scale, and is 0 for a single point."""
-        square = matrix.square().sum((-2, -1)).clamp_min(torch.finfo(matrix.dtype).tiny)
-        ratio = matrix.diagonal(dim1=-2, dim2=-1).sum(-1).square() / square / k
-        assert self.participation is not None  # its only hinge
-        return Measured(torch.relu(self.participation - ratio).square().mean(), {"participation": ratio.mean()})
+    def _warn_if_biased(self, n: int, k: int) -> None:
+        """Warn once; a compiled graph cannot."""
+        if torch.compiler.is_compiling() or self._warned or n >= 2 * k:
+            return
+        if self.bias_correction and self.top_share is None:
+            return
+        self._warned = True
+        warnings.warn(
+            f"the spectral floors of a small batch are biased: {type(self).__name__} got N = {n} samples for k = {k} "
+            "dimensions, N < 2k, so its levels mean something else at another batch size; use more samples, a smaller "
+            "proj_dim, or bias_correction",
+            stacklevel=2,
+        )

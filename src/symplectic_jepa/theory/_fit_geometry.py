@@ -9,7 +9,7 @@ from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
-from symplectic_jepa.theory._inputs import trace
+from symplectic_jepa.theory._inputs import trace, without_scale
 from symplectic_jepa.theory.isotropy import price_of_isotropy, regret
 
 Tasks = Literal["readouts", "class_means"]
@@ -112,14 +112,14 @@ def _centred(features: Array, labels: Array) -> tuple[Tensor, Tensor]:
     labels = _checks.array("labels", labels)
     if features.ndim != 2 or not features.isfinite().all():
         raise ValueError(f"features must be finite, of shape (N >= 2, D), got {tuple(features.shape)}")
-    x = features.to(torch.float64)
+    x = without_scale(features.to(torch.float64))  # neither H nor the report depends on it
     x = x - x.mean(0)
     if not x.square().sum() > 0:
         raise ValueError("features must vary, got equal rows: the encoder has collapsed")
     if labels.is_floating_point():
-        if labels.ndim != 2 or len(labels) != len(x) or not labels.isfinite().all():
-            raise ValueError(f"floating labels must be finite, of shape ({len(x)}, T), got {tuple(labels.shape)}")
-        y = labels.to(x)
+        if labels.ndim != 2 or len(labels) != len(x) or not labels.numel() or not labels.isfinite().all():
+            raise ValueError(f"floating labels must be finite, of shape ({len(x)}, T >= 1), got {tuple(labels.shape)}")
+        y = without_scale(labels.to(x))
         return x, y - y.mean(0)
     if labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"labels must be integer classes or floating targets, got dtype {labels.dtype}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
+from symplectic_jepa._precision import power_of_two
 
 
 def square(name: str, matrix: Array) -> Tensor:
@@ -39,8 +41,11 @@ def scalar(name: str, value: float | Array, *, positive: bool = False, like: Ten
 
     ``like``: matrices on whose device it goes, and to whose leading dimensions it broadcasts.
     """
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    x = _checks.array(name, cast("Array", np.asarray(value) if number else value))
+    number = value.item() if isinstance(value, np.number) else value
+    if isinstance(number, (int, float)) and not isinstance(number, bool):
+        lowest = 0.0 if positive else -math.inf
+        value = np.asarray(_checks.finite(name, number, minimum=lowest, exclusive=True))
+    x = _checks.array(name, cast("Array", value))
     if x.is_complex() or x.dtype == torch.bool:
         raise TypeError(f"{name} must be real, got dtype {x.dtype}")
     if not x.isfinite().all() or (positive and (x <= 0).any()):
@@ -73,6 +78,14 @@ def trace(matrix: Tensor) -> Tensor:
     """``tr``: ``(..., d, d)`` to ``(...)``."""
     total: Tensor = matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
     return total
+
+
+def without_scale(x: Tensor) -> Tensor:
+    """``x``, ``(..., m, n)``, over a power of two near its largest entry, for what does not depend on its scale.
+
+    Squares of the result neither overflow nor vanish.
+    """
+    return x / power_of_two(x.detach().abs().amax((-2, -1), keepdim=True))
 
 
 def positive_trace(name: str, matrix: Tensor) -> Tensor:

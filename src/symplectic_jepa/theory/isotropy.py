@@ -7,7 +7,15 @@ from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
-from symplectic_jepa.theory._inputs import in_metric, positive_trace, scalar, spd, symmetric_root, trace
+from symplectic_jepa.theory._inputs import (
+    in_metric,
+    positive_trace,
+    scalar,
+    spd,
+    symmetric_root,
+    trace,
+    without_scale,
+)
 
 
 def isotropic_covariance(H: Array, budget: float | Array) -> Tensor:
@@ -45,7 +53,7 @@ def price_of_isotropy(H: Array) -> Tensor:
         >>> price_of_isotropy(torch.diag(torch.tensor([3.0, 1.0]))).item()
         1.5
     """
-    return _peak_over_mean(spd("H", H))
+    return _peak_over_mean(without_scale(spd("H", H)))
 
 
 def whiten(z: Array, H: Array) -> Tensor:
@@ -83,7 +91,8 @@ def metric_anisotropy(H: Array, cov: Array) -> Tensor:
         ValueError: if a matrix is not as required, or the two differ in ``d``.
     """
     H = spd("H", H)
-    whitened = in_metric(H, spd("cov", cov, semidefinite=True, like=H))
+    cov = spd("cov", cov, semidefinite=True, like=H)
+    whitened = in_metric(without_scale(H), without_scale(cov))
     mean = positive_trace("cov", whitened) / H.shape[-1]
     eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
     off: Tensor = torch.linalg.matrix_norm(whitened - mean[..., None, None] * eye)
@@ -108,7 +117,8 @@ def regret(H: Array, shape: Array) -> Tensor:
         ValueError: if a matrix is not as required, or the two differ in ``d``.
     """
     H = spd("H", H)
-    return _peak_over_mean(in_metric(H, spd("shape", shape, semidefinite=True, like=H)))
+    shape = spd("shape", shape, semidefinite=True, like=H)
+    return _peak_over_mean(in_metric(without_scale(H), without_scale(shape)))
 
 
 def adversarial_geometry(shape: Array, *, epsilon: float = 1e-3) -> Tensor:

@@ -61,12 +61,41 @@ def test_other_types_are_named(name, bad):
         call()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_the_effective_rank_has_no_scale(dtype):
+    values = torch.tensor([4.0, 4.0, 2.0, 1.0], dtype=dtype)
+    expected = evaluation.effective_rank(values)
+    for scale in (torch.finfo(dtype).max / 4, torch.finfo(dtype).tiny * torch.finfo(dtype).eps):
+        torch.testing.assert_close(evaluation.effective_rank(values * scale), expected, rtol=1e-6, atol=0)
+
+
+@every
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_is_refused(bad):
+def test_what_is_not_finite_is_refused(name, bad):
     x = FEATURES.index_fill(1, torch.tensor([2]), bad)
-    for name in ("knn_sweep", "linear_probe", "spectrum", "effective_rank", "feature_norms", "alignment", "uniformity"):
-        with pytest.raises(ValueError, match="must be finite, got NaN or infinity"):
-            CALLS[name](x, LABELS)
+    with pytest.raises(ValueError, match="must be finite, got NaN or infinity"):
+        CALLS[name](x, LABELS)
+
+
+def test_labels_that_do_not_fit_are_refused():
+    huge = LABELS.numpy().astype(np.uint64) + np.uint64(2**63)  # as int64 they would equal LABELS - 2**63
+    with pytest.raises(ValueError, match="train_labels must fit into int64"):
+        evaluation.knn_sweep(FEATURES, huge, FEATURES, LABELS - 2**63, ks=[1])
+    with pytest.raises(ValueError, match="num_classes must be at most 2147483647, got 1099511627779"):
+        evaluation.linear_probe(FEATURES, LABELS + 2**40, FEATURES, LABELS)
+
+
+def test_seeds_that_do_not_fit_are_refused():
+    for call in (evaluation.spectrum, evaluation.pair_cosines):
+        call(FEATURES, seed=2**64 - 1)
+        with pytest.raises(ValueError, match=r"seed must be below 2\*\*64, got 18446744073709551616"):
+            call(FEATURES, seed=2**64)
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1e-20])
+def test_a_probe_of_tiny_features_warns(scale):
+    with pytest.warns(UserWarning, match="train_features are at most .*, small against LayerNorm's eps"):
+        evaluation.linear_probe(FEATURES * scale, LABELS, FEATURES, LABELS, epochs=1)
 
 
 def test_a_probe_that_measures_nothing_raises():

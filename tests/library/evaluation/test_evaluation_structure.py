@@ -169,3 +169,11 @@ def test_errors_name_the_argument():
             call()
     with pytest.raises(TypeError, match="z must be a floating-point tensor"):
         energy_drift(energy, leapfrog, z.long(), steps=1)
+
+
+def test_the_error_of_a_half_precision_round_trip_is_not_of_its_units():
+    """It is a ratio: neither the smallest normal number of float16 nor its largest limits it."""
+    tiny = torch.full((1, 4), 2e-6, dtype=torch.float16)
+    assert reversibility_error(lambda z: 2 * z, lambda z: z, tiny).item() == pytest.approx(1.0)
+    large = torch.full((1, 4), 5e4, dtype=torch.float16)
+    assert reversibility_error(lambda z: -z, lambda z: z, large).item() == pytest.approx(2.0)

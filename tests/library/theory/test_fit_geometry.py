@@ -76,6 +76,7 @@ def test_fit_geometry_takes_arrays_and_refuses_what_holds_no_tasks():
         (z, torch.zeros(50, dtype=torch.long), {}, ValueError, "two classes"),
         (torch.ones(50, 3), labels, {}, ValueError, "collapsed"),
         (z, torch.ones(50, 2), {}, ValueError, "correlated"),
+        (z, torch.ones(50, 0), {}, ValueError, r"shape \(50, T >= 1\), got \(50, 0\)"),
         (z, labels[:49], {}, ValueError, r"shape \(50,\), got \(49,\)"),
         (z, labels, {"tasks": "means"}, ValueError, "tasks must be one of"),
         (z, labels, {"ridge": 0.0}, ValueError, "ridge"),

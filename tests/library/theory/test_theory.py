@@ -133,3 +133,23 @@ def test_budgets_of_other_types_are_named(bad):
 def test_integer_matrices_are_refused():
     with pytest.raises(TypeError, match=r"H must be a floating-point tensor, got dtype torch\.int64"):
         theory.price_of_isotropy(torch.eye(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e160, 1e-160, 1e-300])
+def test_what_has_no_scale_is_the_same_at_every_scale(scale):
+    H, S = spd(3, seed=1), spd(3, seed=2)
+    close(theory.price_of_isotropy(H * scale), theory.price_of_isotropy(H))
+    for function in (theory.regret, theory.metric_anisotropy):
+        for other in (1.0, scale):
+            close(function(H * scale, S * other), function(H, S))
+    labels = torch.arange(40) % 3
+    x = torch.randn(40, 3, dtype=torch.float64) + torch.eye(3, dtype=torch.float64)[labels]
+    for tasks in ("readouts", "class_means"):
+        close(theory.fit_geometry(x * scale, labels, tasks=tasks), theory.fit_geometry(x, labels, tasks=tasks))
+        close(theory.fit_geometry(x, x * scale, tasks=tasks), theory.fit_geometry(x, x, tasks=tasks))
+    close(theory.isotropy_report(x * scale, labels).regret, theory.isotropy_report(x, labels).regret)
+
+
+def test_numbers_of_every_kind_are_taken():
+    for budget in (2**70, np.uint64(2**64 - 1), np.float32(3.0), np.int8(3)):
+        close(theory.minimax_value(torch.eye(2), budget), float(budget) / 2)
