@@ -48,9 +48,9 @@ class TrajectoryMatching(PredictionLoss):
         if match == "qp" and p_weight:
             raise ValueError(f"p_weight must be 0 with match='qp', which already matches p, got {p_weight}")
         self.starts = _checks.one_of("starts", starts, get_args(Starts))
-        self.bidirectional = bidirectional
+        self.bidirectional = _checks.boolean("bidirectional", bidirectional)
         self.horizon_weights = None if horizon_weights is None else _weights(horizon_weights, horizon)
-        self.detach_target = detach_target
+        self.detach_target = _checks.boolean("detach_target", detach_target)
 
     @property
     def views(self) -> int:
