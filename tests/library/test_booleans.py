@@ -22,6 +22,9 @@ NEEDED = {  # arguments without a default, by name
     "bidirectional": True,
     "reverse_time": True,
     "detach_target": True,
+    "horizon": 1,
+    "starts": "every",
+    "horizon_weights": None,
 }
 SPACES = [sj, *(x for x in map(vars(sj).get, sj.__all__) if inspect.ismodule(x))]
 PUBLIC = {
