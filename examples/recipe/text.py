@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 NULL = ("", "~", "null")  # unless quoted
+MOST = 50_000  # characters, and a hundredth of it levels: PyYAML's time grows with the square of the depth
 Settings = dict[str, Any]  # dotted key: text, None, or a list of them
 
 
@@ -17,6 +18,8 @@ def read(text: str, where: str) -> Settings:
     Raises:
         SystemExit: naming ``where``, if the text is not YAML or not a mapping, repeats a key, or contains an alias.
     """
+    if len(text) > MOST or sum(map(text.count, "[{")) > MOST // 100:
+        raise SystemExit(f"{where} is not YAML of a recipe: it is too long or too deep, {len(text)} characters")
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise SystemExit(f"{where}: aliases (*name) are not allowed, write the value out")
@@ -56,11 +59,13 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key in sorted(settings):  # a section before its keys
         *sections, name = key.split(".")
+        if len(sections) > 9:
+            raise SystemExit(f"unknown key {key[:200]}")
         node = tree
         for section in sections:
             node = node.setdefault(section, {})
             if not isinstance(node, dict):
-                raise SystemExit(f"{key} cannot be set: {section} is set to {node!r}")
+                raise SystemExit(f"{key} cannot be set: {section} is set to {'null' if node is None else node!r}")
         node[name] = settings[key]
     return tree
 

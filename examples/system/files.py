@@ -40,6 +40,18 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
+def read_text(path: Path) -> str:
+    """The text of a small file.
+
+    Raises:
+        SystemExit: if it is missing, or not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"{path} cannot be read: {error}") from error
+
+
 def truncate_log(path: Path, step: int) -> None:
     """Drop the lines of a JSON-lines log from ``step`` on, which a resumed run rewrites, and a partial last line."""
     if not path.is_file():

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from examples.images.augment import Augment
-from examples.images.datasets import ImageData
+from examples.images.datasets import ImageData, fingerprint
 from examples.images.packed import batches
-from examples.measurement.features import progress
+from examples.measurement.features import check_data, progress
 from examples.model.build import JEPA, build_model, build_optimizer
 from examples.recipe.schema import Recipe
 from examples.recipe.sections import AugmentConfig, Data, Train
@@ -33,17 +33,16 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     All randomness is a function of the seed and the step, so a resumed run equals an uninterrupted one bit for bit on
     the same machine. With several ranks, each takes its share of every batch.
     """
+    check_data(recipe, data, mine.size)
+    images_hash = fingerprint(recipe.data, data)
     data = data.to(mine.device)
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe, data.train_images.shape[1:]).to(mine.device)
     optimizer = build_optimizer(model, recipe.optim, recipe.predictor.lr)
     size = recipe.data.batch_size
     steps_per_epoch = len(data.train_images) // size
-    if not mine.size <= size <= len(data.train_images):
-        bounds = f"from {mine.size} (ranks) to {len(data.train_images)} (training images)"
-        raise SystemExit(f"data.batch_size must be {bounds}, got {size}")
     schedules = Schedules(recipe.optim, recipe.predictor, epochs=recipe.train.epochs, steps_per_epoch=steps_per_epoch)
-    out, step, spent = open_run(recipe, model, optimizer, mine)
+    out, step, spent = open_run(recipe, model, optimizer, mine, data=images_hash)
     began = time.perf_counter() - spent
     crops = make_crops(recipe.augment, recipe.data, recipe.local_scale, data)
     views = make_views(crops, recipe.train.seed, mine)
@@ -80,7 +79,8 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
             if mine.main and every and (last or epoch % every == 0):
                 log.write_curves(step, epoch, progress(model, data))
             if mine.main and (last or epoch % recipe.train.checkpoint_every == 0):
-                save_run(out, recipe, model, optimizer, step=step, seconds=time.perf_counter() - began)
+                spent = time.perf_counter() - began
+                save_run(out, recipe, model, optimizer, data=images_hash, step=step, seconds=spent)
     return out
 
 

@@ -10,9 +10,10 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from examples.images.datasets import refuse_other_data
 from examples.recipe.schema import Recipe, read_recipe, to_yaml
 from examples.recipe.text import flat
-from examples.system.files import load_checkpoint, save_atomically, truncate_log, write_atomically
+from examples.system.files import load_checkpoint, read_text, save_atomically, truncate_log, write_atomically
 from examples.training.ranks import Ranks
 
 # Keys that do not change what is learned. The number of ranks is not part of a recipe.
@@ -25,12 +26,15 @@ CURVES = "curves.jsonl"  # evaluations during training
 
 
 def open_run(
-    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks
+    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks, *, data: str
 ) -> tuple[Path, int, float]:
     """Create the run's folder or restore its checkpoint; return the folder, the next step and the seconds spent so far.
 
+    ``data`` is the images' fingerprint. Evaluation settings and this machine's paths may change when a run is resumed.
+
     Raises:
-        SystemExit: if the folder contains a run, and ``train.resume`` is not set or the run used another recipe.
+        SystemExit: if the folder contains a run, and ``train.resume`` is not set or the run used another recipe or
+            other images; or if it contains something else.
     """
     out = recipe.out
     path = out / "checkpoint.pt"
@@ -41,26 +45,55 @@ def open_run(
         state = load_checkpoint(path, ranks.device)
         if changed := differing_keys(state["recipe"], recipe, str(path)):
             raise SystemExit(f"{path} was made with another recipe; these keys differ: {', '.join(changed)}")
+        refuse_other_data(state.get("data"), data, recipe.data, path)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step, seconds = state["step"], state["seconds"]
     elif ranks.main:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "recipe.yaml", to_yaml(recipe))
+        refuse_others(recipe)
     if ranks.main:
+        write_atomically(out / "recipe.yaml", to_yaml(recipe))
         truncate_log(out / "metrics.jsonl", step)
         truncate_log(out / CURVES, step + 1)  # its lines describe the state after that many steps
     return out, step, seconds
 
 
+def refuse_others(recipe: Recipe) -> None:
+    """Refuse a folder without a checkpoint, unless it is empty or its run ended before the first one.
+
+    Raises:
+        SystemExit: naming the files, or the keys in which the run's recipe differs.
+    """
+    out, settings = recipe.out, recipe.out / "recipe.yaml"
+    names = sorted(path.name for path in out.iterdir() if path.name[0] != "." and path.suffix != ".partial")
+    if others := set(names) - {settings.name, "metrics.jsonl", CURVES, "tensorboard"}:
+        raise SystemExit(
+            f"{out} (train.out) has no checkpoint to resume but contains {', '.join(sorted(others)[:5])}: move these "
+            "away, or choose another folder"
+        )
+    if names and not recipe.train.resume:
+        raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
+    if settings.is_file() and (changed := differing_keys(read_text(settings), recipe, str(settings))):
+        raise SystemExit(f"{settings} is of another recipe; these keys differ: {', '.join(changed)}")
+
+
 def save_run(
-    out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, seconds: float
+    out: Path,
+    recipe: Recipe,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    data: str,
+    step: int,
+    seconds: float,
 ) -> None:
     """Write the checkpoint: tensors and primitives only."""
     state = {
         "step": step,
         "seconds": seconds,
         "recipe": to_yaml(recipe),
+        "data": data,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
@@ -74,7 +107,12 @@ def differing_keys(text: str, recipe: Recipe, where: str) -> list[str]:
         SystemExit: naming ``where`` and the key, if the text contains a key that no longer exists.
     """
     old, new = (flat(r.model_dump()) for r in (read_recipe(text, where), recipe))
-    return sorted(k for k in new if old[k] != new[k] and k not in FREE and not k.startswith("evaluation."))
+    return sorted(k for k in new if old[k] != new[k] and affects_training(k))
+
+
+def affects_training(key: str) -> bool:
+    """Whether a setting changes what is learned."""
+    return key not in FREE and not key.startswith("evaluation.")
 
 
 class Log:
@@ -102,8 +140,8 @@ class Log:
         with (self.out / CURVES).open("a") as lines:
             lines.write(json.dumps({"step": step, "epoch": round(epoch, 4), "readouts": rows}) + "\n")
         for readout, values in rows.items():
-            for key, value in values.items():
-                self.tensorboard.add_scalar(f"{readout}/{key}", value, step)
+            for key, value in values.items():  # at the last step: a resumed run drops what is at its first one
+                self.tensorboard.add_scalar(f"{readout}/{key}", value, step - 1)
 
     def __enter__(self) -> Log:
         return self
