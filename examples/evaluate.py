@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from examples.measurement.features import evaluate, table
+from examples.recipe.text import path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument("run", type=path, help="a run's folder")
     print(table(evaluate(parser.parse_args().run)["readouts"]))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from examples.measurement.features import READOUTS
 from examples.measurement.structure import ROLLOUT
+from examples.paper.cells import Record, read_cells
 from examples.paper.figures import draw_figures
 from examples.paper.grid import ABLATED
 from examples.paper.published import PUBLISHED
@@ -19,20 +20,16 @@ from examples.recipe.schema import METHODS
 from examples.recipe.sections import HEADLINE_K
 from examples.system.files import write_atomically
 
-CELL = "cell.json"
 MEASURES = {"knn": f"kNN@{HEADLINE_K}", "linear": "linear"}
-Record = dict[str, Any]
 
 
 def write_report(out: Path, to: Path) -> str:
     """Write ``report.md``, ``results.json`` and figures for the study in ``out`` to the folder ``to``; return the text.
 
     Raises:
-        SystemExit: if no cell is finished.
+        SystemExit: as `read_cells`, or if a figure's input is damaged.
     """
-    records = [json.loads(path.read_text()) for path in sorted(out.glob(f"*/*/{CELL}"))]
-    if not records:
-        raise SystemExit(f"no finished cell in {out}")
+    records = read_cells(out)
     tables = {name: [r for r in records if r["table"] == name] for name in sorted({r["table"] for r in records})}
     parts = ["# Results\n", _protocol(records)]
     for name, found in tables.items():
@@ -97,9 +94,9 @@ def _accuracies(name: str, records: list[Record]) -> str:
     if published:
         head += [f"{x}, {title}" for title in MEASURES.values() for x in ("paper", "within 2 sd of ours")]
     order = ["raw pixels", "untrained encoder"]
-    order += [f"{method}-{readout}" for method in ("SIGReg", "MLP-HJEPA", "HamJEPA") for readout in READOUTS]
+    order += [f"{method}-{readout}" for method in ("SIGReg", "MLP-HJEPA", "HamJEPA") for readout in (*READOUTS, "z")]
     lines = []
-    for row in sorted(rows, key=lambda row: order.index(row.partition(" (")[0])):
+    for row in sorted(rows, key=lambda row: (*order, row).index(row.partition(" (")[0])):
         cells = list(rows[row].values())
         values = {m: [accuracy(c, m) for c in cells] for m in MEASURES}
         best = [c["knn_best"]["top1"] for c in cells]
@@ -111,7 +108,8 @@ def _accuracies(name: str, records: list[Record]) -> str:
                 line += _published(theirs, measure, values[measure]) if theirs else ["–", "–"]
         lines.append(line)
     parts = [_table(head, lines), _paired(rows), _structure(records), _isotropy(rows), [*_cost(records), ""]]
-    return "\n".join([f"## {name}\n", *(line for part in parts for line in part), *_failures(records), ""])
+    body = [line for part in parts for line in part]
+    return "\n".join([f"## {name}\n", *_overrides(records), *body, *_failures(records), ""])
 
 
 def _published(theirs: Any, measure: str, values: list[float]) -> list[str]:
@@ -179,17 +177,23 @@ def _ablations(name: str, base: list[Record], records: list[Record]) -> str:
         line.append(f"{accuracy(rows['q'], 'knn') - accuracy(recipe, 'knn'):+.2f}" if recipe else "–")
         lines.append([*line, f"{rows['q']['effective_rank']:.1f}"])
     intro = "Each variant changes one setting of HamJEPA. Δ is the difference on the same seed, in points.\n"
-    return "\n".join([f"## {name}\n", intro, *_table(head, lines), *_failures(records), ""])
+    return "\n".join([f"## {name}\n", intro, *_overrides(records), *_table(head, lines), *_failures(records), ""])
 
 
 def _cost(records: list[Record]) -> list[str]:
     lines = []
     for method in METHODS.values():
-        found = [r for r in records if r["method"] == method and "train_seconds" in r]
+        found = [r for r in records if r["method"] == method and "train_seconds" in r and "steps" in r]
         if found:
             minutes = [r["train_seconds"] / 60 for r in found]
             lines.append(f"- {method}: {found[0]['steps']} steps, trained in {mean_std(minutes)} minutes")
     return lines
+
+
+def _overrides(records: list[Record]) -> list[str]:
+    """The settings that were changed for every cell of a table."""
+    changed = records[0].get("overrides") or {}
+    return [f"Changed in every cell: {', '.join(f'`{k}={v}`' for k, v in changed.items())}.\n"] if changed else []
 
 
 def _failures(records: list[Record]) -> list[str]:

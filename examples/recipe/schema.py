@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from examples.recipe import sections
 from examples.recipe.sections import Regularizer, Scale, Section, Weight
-from examples.recipe.text import Settings, assignments, flat, nested, read
+from examples.recipe.text import Settings, assignments, flat, nested, path, read
 from examples.system.files import read_text
 from examples.system.machine import pick_device
 
@@ -235,15 +235,15 @@ def unread(r: Recipe) -> dict[str, str]:
 
 
 def _path(name: str) -> Path:
-    return Path(os.path.expanduser(name)) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    return path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
 
 
 def _file(name: str) -> Settings:
-    path = _path(name)
-    if not path.is_file():
+    file = _path(name)
+    if not file.is_file():
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise SystemExit(f"recipe {name!r} not found at {path}; known recipes: {known}")
-    return read(read_text(path), str(path))
+        raise SystemExit(f"recipe {name!r} not found at {file}; known recipes: {known}")
+    return read(read_text(file), str(file))
 
 
 def _validated(settings: Settings, where: str) -> Recipe:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,6 +12,11 @@ import yaml
 NULL = ("", "~", "null")  # unless quoted
 MOST = 50_000  # characters, and a hundredth of it levels: PyYAML's time grows with the square of the depth
 Settings = dict[str, Any]  # dotted key: text, None, or a list of them
+
+
+def path(text: str) -> Path:
+    """A path from the command line, ``~`` expanded."""
+    return Path(os.path.expanduser(text))
 
 
 def read(text: str, where: str) -> Settings:

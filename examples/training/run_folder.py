@@ -22,6 +22,7 @@ FREE = (
     "train.cuda_graph", "data.root", "data.cache", "data.cache_gib", "data.workers",
 )  # fmt: skip
 
+METRICS = "metrics.jsonl"  # losses and terms of single steps
 CURVES = "curves.jsonl"  # evaluations during training
 
 
@@ -54,7 +55,7 @@ def open_run(
         refuse_others(recipe)
     if ranks.main:
         write_atomically(out / "recipe.yaml", to_yaml(recipe))
-        truncate_log(out / "metrics.jsonl", step)
+        truncate_log(out / METRICS, step)
         truncate_log(out / CURVES, step + 1)  # its lines describe the state after that many steps
     return out, step, seconds
 
@@ -67,7 +68,7 @@ def refuse_others(recipe: Recipe) -> None:
     """
     out, settings = recipe.out, recipe.out / "recipe.yaml"
     names = sorted(path.name for path in out.iterdir() if path.name[0] != "." and path.suffix != ".partial")
-    if others := set(names) - {settings.name, "metrics.jsonl", CURVES, "tensorboard"}:
+    if others := set(names) - {settings.name, METRICS, CURVES, "tensorboard"}:
         raise SystemExit(
             f"{out} (train.out) has no checkpoint to resume but contains {', '.join(sorted(others)[:5])}: move these "
             "away, or choose another folder"
@@ -121,7 +122,7 @@ class Log:
     def __init__(self, out: Path, ranks: Ranks, *, total: int, step: int) -> None:
         self.out = out
         self.bar = tqdm(total=total, initial=step, desc=out.name, unit="step", disable=not ranks.main)
-        self.lines = (out / "metrics.jsonl").open("a") if ranks.main else None
+        self.lines = (out / METRICS).open("a") if ranks.main else None
         self.tensorboard = SummaryWriter(out / "tensorboard", purge_step=step) if ranks.main else None
 
     def write(self, step: int, epoch: float, values: dict[str, float], *, images_per_second: float) -> None:
