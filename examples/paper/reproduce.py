@@ -78,10 +78,10 @@ def reproduce(
 def taken(cells: Sequence[Cell], roots: Mapping[str, str]) -> dict[str, str]:
     """Keys that no setting for every cell may change, each with who sets it: they are what cells and tables are."""
     keys = ("method", "regularizer", "data.name", "data.classes", "train.seed", "train.out", "train.resume")
-    owners = dict.fromkeys(keys, "the study") | ({"data.root": "--root"} if roots else {})
-    for cell in cells:
-        owners |= {key: f"the cell {cell.id}" for key in assignments(cell.overrides) if affects_training(key)}
-    return owners
+    owners = {
+        key: f"the cell {cell.id}" for cell in cells for key in assignments(cell.overrides) if affects_training(key)
+    }
+    return owners | dict.fromkeys(keys, "the study") | ({"data.root": "--root"} if roots else {})
 
 
 def finished(folder: Path, recipe: Recipe) -> bool:

@@ -69,10 +69,11 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
         if len(sections) > 9:
             raise SystemExit(f"unknown key {key[:200]}")
         node = tree
-        for section in sections:
+        for depth, section in enumerate(sections, start=1):
             node = node.setdefault(section, {})
             if not isinstance(node, dict):
-                raise SystemExit(f"{key} cannot be set: {section} is set to {'null' if node is None else node!r}")
+                value = "null" if node is None else repr(node)
+                raise SystemExit(f"{key} cannot be set: {'.'.join(sections[:depth])} is set to {value}")
         node[name] = settings[key]
     return tree
 

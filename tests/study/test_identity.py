@@ -101,10 +101,6 @@ def test_settings_that_do_not_fit_the_data_are_refused_before_training(tmp_path,
         reproduce([cell("untrained", "data.classes=2")], tmp_path, shared)
     with pytest.raises(SystemExit, match=r"data.batch_size must be from 1 \(ranks\) to 96 \(training images\), got 97"):
         reproduce([cell("untrained"), cell("hamjepa")], tmp_path, over(TINY, "data.batch_size=97"))
-    for test_size in (2, 3, 5):  # of 8 classes, before the two that are kept
-        settings = over(few, "evaluation.ks=[20]", f"data.test_size={test_size}", f"train.out={tmp_path}/run")
-        with pytest.raises(SystemExit, match=r"data.test_size, .* must leave at least 2 test images, got [01]$"):
-            train(load_recipe("textures", settings))
     assert not list(tmp_path.iterdir())
 
 
@@ -147,6 +143,17 @@ def test_other_images_are_refused_when_a_run_is_resumed_or_evaluated(tmp_path):
     del state["data"]  # as an older version wrote it
     torch.save(state, tmp_path / "checkpoint.pt")
     train_on(recipe, dataclasses.replace(data, test_images=changed), HERE)
+
+
+def test_too_few_images_or_classes_are_refused_before_training(tmp_path):
+    recipe, data = tiny(tmp_path / "run"), coloured()
+    one = dataclasses.replace(data, test_images=data.test_images[:1], test_labels=data.test_labels[:1])
+    with pytest.raises(SystemExit, match=r"data.test_size, .* must leave at least 2 test images, got 1$"):
+        train_on(recipe, one, HERE)
+    alike = dataclasses.replace(data, train_labels=torch.zeros_like(data.train_labels))
+    with pytest.raises(SystemExit, match=r"data.root or data.classes must leave training images of at least 2 classes"):
+        train_on(recipe, alike, HERE)
+    assert not (tmp_path / "run").exists()
 
 
 def test_packed_images_are_known_by_their_pixels_and_not_by_their_folder(tmp_path):
