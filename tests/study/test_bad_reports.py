@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from examples.paper.grid import Cell
 from examples.paper.report import write_report
 from examples.paper.reproduce import reproduce
+from tests.helpers.refusals import refused
 from tests.helpers.runs import TINY
 
 
@@ -96,17 +98,22 @@ def test_cells_that_were_made_differently_are_not_put_into_one_table(other, diff
     assert not (tmp_path / "report.md").exists()
 
 
-@pytest.mark.parametrize("name", ["diagnostics.pt", "structure.pt", "curves.jsonl", "metrics.jsonl"])
-@pytest.mark.parametrize("content", [b"", b"\xff\xff", b"{}\n", b'{"epoch": 1}\n{"ep'])
-def test_a_damaged_input_of_a_figure_is_named(name, content, tmp_path):
+def test_a_damaged_input_of_a_figure_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Figure, "savefig", lambda *arguments: None)
     run = write(tmp_path, record(steps=6)).parent
     arrays = {"knn": torch.ones(2, 2), "eigenvalues": torch.ones(4), "cosines": torch.rand(9), "norms": torch.rand(9)}
     torch.save({f"HamJEPA-{r}": arrays for r in ("q", "p", "qp")}, run / "diagnostics.pt")
     numbers = {"knn": 1, "effective_rank": 1, "participation_ratio": 1}
-    (run / "curves.jsonl").write_text(json.dumps({"epoch": 1, "readouts": dict.fromkeys("qp", numbers)}) + "\n")
+    curves = {"epoch": 1, "readouts": dict.fromkeys(("q", "p", "qp"), numbers)}
+    (run / "curves.jsonl").write_text(json.dumps(curves) + "\n")
     (run / "metrics.jsonl").write_text('{"step": 0, "epoch": 0, "loss": 1, "mean": 1}\n')
     write_report(tmp_path, tmp_path)
-    (run / name).write_bytes(content)
-    with pytest.raises(SystemExit, match=name) as error:
-        write_report(tmp_path, tmp_path)
-    assert str(run / name) in str(error.value)
+    for name in ("diagnostics.pt", "structure.pt", "curves.jsonl", "metrics.jsonl"):
+        path = run / name
+        intact = path.read_bytes() if path.exists() else None
+        for damaged in (b"", b"\xff\xff", b"{}\n", b'{"epoch": 1}\n{"ep', b"[]\n", b"null\n"):
+            path.write_bytes(damaged)
+            refused(path, call=lambda: write_report(tmp_path, tmp_path))
+        path.write_bytes(intact) if intact else path.unlink()
+    (run / "curves.jsonl").unlink()
+    write_report(tmp_path, tmp_path)  # as the message says
