@@ -23,7 +23,8 @@ def diagnostics(run: Path) -> Diagnostics:
     """Diagnostics of an evaluated run."""
     path = run / "diagnostics.pt"
     values: Diagnostics = load_checkpoint(path, torch.device("cpu"))
-    if not all({"knn", "eigenvalues", "cosines", "norms"} <= set(arrays) for arrays in values.values()):
+    wanted = {"knn", "eigenvalues", "cosines", "norms"}
+    if not isinstance(values, dict) or not all(wanted <= set(arrays) for arrays in values.values()):
         raise SystemExit(f"{path} is damaged: evaluate the run again with examples.evaluate {run}")
     return values
 

@@ -102,7 +102,7 @@ def read_cell(path: Path) -> Record:
     try:
         record: Record = json.loads(read_text(path))
         result = Result.model_validate(record)
-        read(result.recipe, f"the recipe in {path}")
+        settings = read(result.recipe, f"the recipe in {path}")
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise SystemExit(f"{path} is damaged ({where}: {error.errors()[0]['msg']}): {remedy}") from error
@@ -111,6 +111,9 @@ def read_cell(path: Path) -> Record:
     named, folder = Cell(result.table, result.name, result.seed, "").id, f"{path.parts[-3]}/{path.parts[-2]}"
     if named != folder:
         raise SystemExit(f"{path} is the result of {named!r}, not of {folder!r}: move it there, or delete it")
+    for key, label in (("train.seed", str(result.seed)), ("method", result.method)):
+        if key in settings and METHODS.get(settings[key], settings[key]) != label:
+            raise SystemExit(f"{path} is called {label} but was made with {key}={settings[key]}: delete it")
     return record
 
 

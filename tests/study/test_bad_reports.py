@@ -74,6 +74,14 @@ def test_a_damaged_cell_is_named_with_what_to_do(content, tmp_path):
     assert not (tmp_path / "report").exists()
 
 
+def test_a_cell_that_was_made_with_another_seed_or_method_than_it_says_is_refused(tmp_path):
+    """As one that an override could make before it was refused: two such cells had a deviation of exactly 0."""
+    path = write(tmp_path, record(recipe=record(seed=7)["recipe"]))
+    refused(path, "is called 42 but was made with train.seed=7", call=lambda: write_report(tmp_path, tmp_path))
+    path.write_text(json.dumps(record(recipe=record()["recipe"] + "method: sigreg")))
+    refused(path, "is called HamJEPA but was made with method=sigreg", call=lambda: write_report(tmp_path, tmp_path))
+
+
 def test_bytes_that_are_not_text_are_a_damaged_cell(tmp_path):
     write(tmp_path, "x").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(SystemExit, match=r"cell.json cannot be read"):
@@ -83,9 +91,12 @@ def test_bytes_that_are_not_text_are_a_damaged_cell(tmp_path):
 @pytest.mark.parametrize(
     ("other", "differs"),
     [
-        (record(seed=43, recipe=record()["recipe"].replace("epochs: 2", "epochs: 3")), "evaluation.probe_epochs"),
-        (record(seed=43, recipe=record()["recipe"].replace("20", "20, 50")), "evaluation.ks"),
-        (record(seed=43, recipe=record()["recipe"].replace("epochs: 6", "epochs: 7")), "train.epochs"),
+        (
+            record(seed=43, recipe=record("x", 43)["recipe"].replace("epochs: 2", "epochs: 3")),
+            "evaluation.probe_epochs",
+        ),
+        (record(seed=43, recipe=record("x", 43)["recipe"].replace("20", "20, 50")), "evaluation.ks"),
+        (record(seed=43, recipe=record("x", 43)["recipe"].replace("epochs: 6", "epochs: 7")), "train.epochs"),
         (record(seed=43, data="b"), "data"),
         (record(seed=43, overrides={"optim.lr": "1"}), "overrides"),
     ],
