@@ -65,11 +65,11 @@ def reproduce(
         if recipe.data not in data:
             data[recipe.data] = load_data(recipe.data)
         check_data(recipe, data[recipe.data])
+    hashes = {config: fingerprint(config, images) for config, images in data.items()}
     for cell, recipe in pairs:
         path = out / cell.id / CELL
         if recipe.data in data and path.is_file():
-            found = fingerprint(recipe.data, data[recipe.data])
-            refuse_other_data(read_cell(path).get("data"), found, recipe.data, path)
+            refuse_other_data(read_cell(path).get("data"), hashes[recipe.data], recipe.data, path)
     for i, (cell, recipe) in enumerate(todo, start=1):
         print(f"{i} of {len(todo)}: {cell.id}", flush=True)
         run_cell(cell, recipe, out / cell.id, data[recipe.data], shared_settings(shared))
