@@ -8,16 +8,16 @@ Finished runs in that folder are not trained again; interrupted ones resume.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from examples.paper.compare import compare
+from examples.recipe.text import path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="name in examples/recipe, or path to a YAML file")
     parser.add_argument("overrides", nargs="*", help="settings as key=value")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the runs, the table and the figure")
+    parser.add_argument("--out", type=path, required=True, help="folder for the runs, the table and the figure")
     arguments = parser.parse_intermixed_args()
     compare(arguments.recipe, arguments.overrides, arguments.out)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from examples.measurement.features import evaluate, run_recipe, table
+from examples.recipe.text import path
 from examples.system.lock import locked
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument("run", type=path, help="a run's folder")
     run = parser.parse_args().run
     run_recipe(run)  # fails unless it is a run
     with locked(run):

@@ -13,9 +13,12 @@ import fnmatch
 import os
 from pathlib import Path
 
+from examples.paper.cells import CELL
 from examples.paper.grid import SCALES
-from examples.paper.report import CELL, write_report
+from examples.paper.report import write_report
 from examples.paper.reproduce import reproduce, roots
+from examples.recipe.schema import refuse_file
+from examples.recipe.text import path
 
 
 def main() -> None:
@@ -25,24 +28,30 @@ def main() -> None:
     several = {"action": "append", "default": []}
     parser.add_argument("--root", metavar="NAME=PATH", help="data folder, imagenet100=/data; repeatable", **several)
     parser.add_argument("--only", metavar="PATTERN", help="cells by id, '*/hamjepa-s42'; repeatable", **several)
-    parser.add_argument("--out", type=Path, help="the study's folder (default: runs/reproduce/SCALE)")
-    parser.add_argument("--to", type=Path, help="the report's folder (default: the study's)")
+    parser.add_argument("--out", type=path, help="the study's folder (default: runs/reproduce/SCALE)")
+    parser.add_argument("--to", type=path, help="the report's folder (default: the study's)")
     parser.add_argument("--list", action="store_true", help="print the cells and whether they are finished")
     parser.add_argument("--report", action="store_true", help="only write the report")
     arguments = parser.parse_intermixed_args()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SystemExit("examples.reproduce runs in one process; to use several, run torchrun -m examples.train")
     out = arguments.out or Path("runs/reproduce") / arguments.scale
-    patterns = arguments.only or ["*"]
-    cells = [c for c in SCALES[arguments.scale]() if any(fnmatch.fnmatch(c.id, pattern) for pattern in patterns)]
-    if not cells:
-        raise SystemExit(f"no cell of {arguments.scale} matches {' '.join(patterns)}; --list shows them")
+    to = arguments.to or out
+    patterns, every = arguments.only or ["*"], SCALES[arguments.scale]()
+    for pattern in patterns:
+        if not any(fnmatch.fnmatch(c.id, pattern) for c in every):
+            raise SystemExit(f"no cell of {arguments.scale} matches --only {pattern}; --list shows them")
+    cells = [c for c in every if any(fnmatch.fnmatch(c.id, pattern) for pattern in patterns)]
+    if (arguments.list or arguments.report) and (ignored := [*arguments.overrides, *arguments.root]):
+        raise SystemExit(f"{' '.join(ignored)} would be ignored: --list and --report train nothing")
+    refuse_file(out, "--out")
+    refuse_file(to, "--to")
     if arguments.list:
         print("\n".join(f"{'done' if (out / c.id / CELL).is_file() else '-   '} {c.id}" for c in cells))
         return
     if not arguments.report:
         reproduce(cells, out, arguments.overrides, roots(arguments.root))
-    print(write_report(out, arguments.to or out))
+    print(write_report(out, to))
 
 
 if __name__ == "__main__":

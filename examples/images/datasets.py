@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +44,33 @@ def load_data(config: Data) -> ImageData:
     if config.classes is not None:
         data = _first_classes(data, config.classes)
     return _hold_out(data, config.validation) if config.validation else data
+
+
+def fingerprint(config: Data, data: ImageData) -> str:
+    """A hash of labels, sizes and pixels, to notice that the images have changed; of packed images, every few of them.
+
+    Textures are drawn on each machine, whose last bits may differ, so only their labels count.
+    """
+    digest = hashlib.sha256()
+    for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
+        digest.update(labels.cpu().numpy())
+        if isinstance(images, PackedImages):
+            digest.update(images.sizes)
+            for position in range(0, len(images), 1 + len(images) // 100):
+                digest.update(images.image(position))
+        elif config.name != "textures":
+            digest.update(images.cpu().numpy())
+    return digest.hexdigest()
+
+
+def refuse_other_data(recorded: str | None, found: str, config: Data, where: object) -> None:
+    """Refuse images that differ from those that a result was made with; an old result may not have recorded them.
+
+    Raises:
+        SystemExit: naming the result and the data.
+    """
+    if recorded not in (None, found):
+        raise SystemExit(f"{where} was made with other images than those of data.name={config.name} in {config.root}")
 
 
 def _cifar100(config: Data) -> ImageData:

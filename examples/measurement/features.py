@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from examples.images.augment import Augment, normalize
-from examples.images.datasets import ImageData, load_data
+from examples.images.datasets import ImageData, fingerprint, load_data, refuse_other_data
 from examples.images.packed import PackedImages, batches
 from examples.measurement.learned_force import learned_force, predictor_weights
 from examples.model.build import JEPA, build_model
@@ -32,10 +32,13 @@ Features = tuple[Tensor, Tensor]  # of the training and the test images
 
 def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
     """Evaluate a run's last checkpoint; write ``metrics.json`` and ``diagnostics.pt`` into its folder."""
-    recipe = run_recipe(run)
+    recipe, path = run_recipe(run), run / "checkpoint.pt"
     device = pick_device(recipe.train.device)
-    data = (load_data(recipe.data) if data is None else data).to(device)
-    state = load_checkpoint(run / "checkpoint.pt", device)
+    state = load_checkpoint(path, device)
+    data = load_data(recipe.data) if data is None else data
+    check_data(recipe, data)
+    refuse_other_data(state.get("data"), fingerprint(recipe.data, data), recipe.data, path)
+    data = data.to(device)
     torch.manual_seed(recipe.train.seed)  # so that the parameters start as they did in training
     model = build_model(recipe, data.train_images.shape[1:]).to(device)
     initial = predictor_weights(model)
@@ -69,6 +72,24 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
 def run_recipe(run: Path) -> Recipe:
     """The recipe in a run's folder."""
     return read_recipe(read_text(run / "recipe.yaml"), str(run / "recipe.yaml"))
+
+
+def check_data(recipe: Recipe, data: ImageData, ranks: int = 1) -> None:
+    """Refuse settings that do not fit the data, before anything is trained or measured.
+
+    Raises:
+        SystemExit: naming the key, its value and the bound.
+    """
+    train, test = len(data.train_images), len(data.test_images)
+    size, most = recipe.data.batch_size, max(recipe.evaluation.ks)
+    if not ranks <= size <= train:
+        raise SystemExit(f"data.batch_size must be from {ranks} (ranks) to {train} (training images), got {size}")
+    if most > train:
+        raise SystemExit(f"evaluation.ks must be at most {train} (training images), got {most}")
+    if test < 2:
+        raise SystemExit(f"data.test_size, data.classes or data.root must leave at least 2 test images, got {test}")
+    if len(data.train_labels.unique()) < 2:
+        raise SystemExit("data.root or data.classes must leave training images of at least 2 classes, got 1")
 
 
 def isotropy(features: Tensor, labels: Tensor) -> dict[str, float] | None:
@@ -174,9 +195,8 @@ def measure(
     """Numbers for the tables and arrays for `examples.measurement.figures`, by readout."""
     rows: dict[str, Any] = {}
     diagnostics: dict[str, Any] = {}
-    ks = [k for k in settings.ks if k <= len(data.train_labels)]
     for name, (train, test) in features.items():
-        knn = evaluation.knn_sweep(train, data.train_labels, test, data.test_labels, ks=ks)
+        knn = evaluation.knn_sweep(train, data.train_labels, test, data.test_labels, ks=settings.ks)
         probe = evaluation.linear_probe(train, data.train_labels, test, data.test_labels, epochs=settings.probe_epochs)
         spread = evaluation.spectrum(train)
         cosines, norms = evaluation.pair_cosines(test), evaluation.feature_norms(test)

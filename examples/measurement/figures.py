@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from examples.system.files import load_checkpoint
+
 # One colour per method, one line style per readout; both are readable in greyscale.
 COLOURS = {"SIGReg": "#4477AA", "MLP-HJEPA": "#CCBB44", "HamJEPA": "#AA3377"}
 STYLES = {"q": "-", "p": "--", "qp": ":", "z": "-"}
@@ -19,7 +21,11 @@ Diagnostics = dict[str, dict[str, torch.Tensor]]  # by name of the features
 
 def diagnostics(run: Path) -> Diagnostics:
     """Diagnostics of an evaluated run."""
-    values: Diagnostics = torch.load(run / "diagnostics.pt", weights_only=True)
+    path = run / "diagnostics.pt"
+    values: Diagnostics = load_checkpoint(path, torch.device("cpu"))
+    wanted = {"knn", "eigenvalues", "cosines", "norms"}
+    if not isinstance(values, dict) or not all(wanted <= set(arrays) for arrays in values.values()):
+        raise SystemExit(f"{path} is damaged: evaluate the run again with examples.evaluate {run}")
     return values
 
 

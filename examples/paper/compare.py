@@ -6,8 +6,8 @@ import json
 import time
 from pathlib import Path
 
-from examples.images.datasets import load_data
-from examples.measurement.features import baselines, evaluate, table
+from examples.images.datasets import ImageData, load_data
+from examples.measurement.features import baselines, check_data, evaluate, table
 from examples.measurement.figures import diagnostics, summary_figure
 from examples.recipe.schema import METHODS, Recipe, check_runs, compose, refuse_taken
 from examples.recipe.text import assignments
@@ -20,18 +20,24 @@ from examples.training.ranks import ranks
 def compare(recipe_name: str, overrides: list[str], out: Path) -> str:
     """Run the comparison and return its table."""
     shared = assignments(overrides)
-    refuse_taken(shared, ("method", "train.out", "train.resume"), "the comparison")
+    refuse_taken(shared, dict.fromkeys(("method", "train.out", "train.resume"), "the comparison"))
     recipes = []
     for method in ("sigreg", "mlp_hjepa", "hamjepa"):
-        own = assignments([f"method={method}", f"train.out={out / method}", "train.resume=true"])
+        own = {"method": method, "train.out": str(out / method), "train.resume": "true"}
         recipes.append(compose(recipe_name, shared, own))
     check_runs(recipes, shared)
-    with locked(out):
-        return _compare(recipes, out)
-
-
-def _compare(recipes: list[Recipe], out: Path) -> str:
+    if (out / "recipe.yaml").exists():
+        raise SystemExit(f"--out must not be a run's own folder, whose results would be overwritten, got {out}")
+    if recipes[0].regularizer not in ("default", "sigreg"):
+        raise SystemExit(f"regularizer must be default in a comparison with SIGReg, got {recipes[0].regularizer}")
     data = load_data(recipes[-1].data)
+    for recipe in recipes:
+        check_data(recipe, data)
+    with locked(out):
+        return _compare(recipes, data, out)
+
+
+def _compare(recipes: list[Recipe], data: ImageData, out: Path) -> str:
     rows = baselines(recipes[-1], data)
     for recipe in recipes:
         began = time.perf_counter()

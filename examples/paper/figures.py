@@ -16,7 +16,8 @@ from examples.measurement.features import READOUTS
 from examples.measurement.figures import COLOURS, STYLES, diagnostics, summary_figure
 from examples.measurement.structure import FILE, FRAMES, ROLLOUT
 from examples.paper.grid import Cell
-from examples.training.run_folder import CURVES
+from examples.system.files import load_checkpoint, read_text
+from examples.training.run_folder import CURVES, METRICS
 
 MAP_COLOURS = {"explicit euler": "#EE7733", "residual MLP": COLOURS["MLP-HJEPA"]}
 Runs = dict[str, Path]  # by method, for one seed
@@ -33,7 +34,9 @@ def draw_figures(out: Path, to: Path, table: str, records: list[dict[str, Any]])
         r["method"]: out / Cell(table, r["name"], seed, "").id
         for method in COLOURS for r in trained if r["seed"] == seed and r["method"] == method
     }  # fmt: skip
-    curves, maps = {m: run for m, run in runs.items() if (run / CURVES).is_file()}, _maps(runs)
+    logs = (CURVES, METRICS)
+    curves = {m: run for m, run in runs.items() if all((run / name).is_file() for name in logs)}
+    maps = _maps(runs)
     figures: list[tuple[str, str, Callable[[Any, Path], None], Any]] = [
         ("kNN sweep, spectrum, cosines and norms of q, p and qp", "readouts.png", readouts_figure, runs),
         ("During training: accuracy, rank, loss terms", "curves.png", curves_figure, curves),
@@ -53,13 +56,13 @@ def draw_figures(out: Path, to: Path, table: str, records: list[dict[str, Any]])
 def readouts_figure(runs: Runs, path: Path) -> None:
     """The paper's figures 1-3: one row per readout, one line per method."""
     found = {method: diagnostics(run) for method, run in runs.items()}
-    groups = [{f"{m}-{r}": d[f"{m}-{r}"] for m, d in found.items() if f"{m}-{r}" in d} for r in READOUTS]
+    groups = [{f"{m}-{r}": d[f"{m}-{r}"] for m, d in found.items() if f"{m}-{r}" in d} for r in (*READOUTS, "z")]
     summary_figure([group for group in groups if group], path)
 
 
 def curves_figure(runs: Runs, path: Path) -> None:
     """The paper's figures 4 and 5, and the terms of each loss."""
-    curves = {method: _lines(run / CURVES) for method, run in runs.items()}
+    curves = {method: _lines(run / CURVES, "epoch", "readouts") for method, run in runs.items()}
     figure = Figure(figsize=(13, 6.2), layout="constrained", dpi=150)
     above, below = figure.subfigures(2, 1)
     upper, lower = above.subplots(1, 4), below.subplots(1, max(2, len(curves)))
@@ -67,7 +70,7 @@ def curves_figure(runs: Runs, path: Path) -> None:
         "knn": "kNN@20, top-1 (%)", "effective_rank": "effective rank", "participation_ratio": "participation ratio"
     }  # fmt: skip
     for method, lines in curves.items():
-        for readout in READOUTS:
+        for readout in lines[0]["readouts"]:
             style = {"color": COLOURS[method], "linestyle": STYLES[readout], "label": f"{method}-{readout}"}
             values = {m: [line["readouts"][readout][m] for line in lines] for m in measures}
             for axis, measure in zip(upper, measures, strict=False):
@@ -78,7 +81,7 @@ def curves_figure(runs: Runs, path: Path) -> None:
     upper[3].set(xlabel="effective rank", title="kNN@20 against effective rank")
     upper[0].legend(fontsize=6)
     for axis, (method, run) in zip(lower, runs.items(), strict=False):
-        lines = _lines(run / "metrics.jsonl")
+        lines = _lines(run / METRICS, "epoch", "loss")
         for term in [k for k in lines[0] if _is_term(k)]:
             axis.plot([line["epoch"] for line in lines], [line[term] for line in lines], label=term, linewidth=1)
         axis.set(xlabel="epoch", title=f"{method}: unweighted terms")
@@ -154,7 +157,7 @@ def _maps(runs: Runs) -> Maps:
     found: Maps = {}
     for method in ("HamJEPA", "MLP-HJEPA"):
         if method in runs and (runs[method] / FILE).is_file():
-            found |= torch.load(runs[method] / FILE, weights_only=True)
+            found |= load_checkpoint(runs[method] / FILE, torch.device("cpu"))
     return found
 
 
@@ -166,8 +169,15 @@ def _is_term(key: str) -> bool:
     return "/" not in key and not key.endswith("seconds") and key not in ("step", "epoch", "loss", "lr", "grad_norm")
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def _lines(path: Path, *keys: str) -> list[dict[str, Any]]:
+    """A log's lines, each with ``keys``."""
+    try:
+        lines = [json.loads(line) for line in read_text(path).splitlines()]
+        if lines and all(line[key] is not None for line in lines for key in keys):
+            return lines
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise SystemExit(f"{path} is damaged: delete it, and the figures are drawn without it")
 
 
 def _finish(figure: Figure, path: Path) -> None:

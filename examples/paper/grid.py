@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from examples.recipe.text import Settings, assignments
+
 SEEDS = (42, 43, 44)
 UNTRAINED = "untrained"  # the cell with raw pixels and the encoder before training
 METHODS = ("sigreg", "mlp_hjepa", "hamjepa")
@@ -58,6 +60,13 @@ def potentials(lr: float) -> dict[str, tuple[str, ...]]:
     }
 
 
+def base_table(table: str) -> str:
+    """The table with the recipe that a table of variants changes; any other table is its own."""
+    for suffix in VARIANTS:
+        table = table.removesuffix(suffix)
+    return table
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run: a row of ``table`` with one seed."""
@@ -73,9 +82,10 @@ class Cell:
         """Its folder, relative to the study's."""
         return f"{self.table}/{self.name}-s{self.seed}"
 
-    def fixed(self, out: str) -> list[str]:
+    def settings(self, out: str) -> Settings:
         """Settings that belong to this cell, for a run in ``out``."""
-        return [f"train.seed={self.seed}", f"train.out={out}", "train.resume=true"]
+        fixed = {"train.seed": str(self.seed), "train.out": out, "train.resume": "true"}
+        return assignments(self.overrides) | fixed
 
 
 def _methods(
@@ -100,11 +110,11 @@ def _variants(
 
 def _full() -> list[Cell]:
     """The paper's own tables, and the ablations at 30 epochs."""
-    short, long = (("evaluation.every=3",), ("evaluation.every=5", "train.epochs=80"))
+    short, long = (("evaluation.every=3", "train.epochs=30"), ("evaluation.every=5", "train.epochs=80"))
     return [
         *_methods("cifar100-30", PAIR, "cifar100", short, SEEDS),
         *_methods("cifar100-80", METHODS, "cifar100", long, SEEDS[:1]),
-        *_methods("imagenet100-45", PAIR, "imagenet100", ("evaluation.every=5",), SEEDS[:1]),
+        *_methods("imagenet100-45", PAIR, "imagenet100", ("evaluation.every=5", "train.epochs=45"), SEEDS[:1]),
         *_variants("cifar100-30" + ABLATED, ABLATIONS, "cifar100", short, SEEDS[:1]),
         *_variants("cifar100-30" + POTENTIAL, potentials(5e-4), "cifar100", short, SEEDS),
     ]
@@ -112,7 +122,8 @@ def _full() -> list[Cell]:
 
 def _gpu_short() -> list[Cell]:
     """The 30-epoch CIFAR-100 table with the same recipe; each step is compiled and replayed as one CUDA graph."""
-    fast = ("evaluation.every=10", "train.compile=true", "train.cuda_graph=true", "train.log_every=50")
+    graph = ("train.compile=true", "train.cuda_graph=true")
+    fast = ("train.epochs=30", "evaluation.every=10", "train.log_every=50", *graph)
     return _methods("cifar100-30", PAIR, "cifar100", fast, SEEDS)
 
 

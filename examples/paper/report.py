@@ -12,37 +12,34 @@ from typing import Any
 
 from examples.measurement.features import READOUTS
 from examples.measurement.structure import ROLLOUT
+from examples.paper.cells import Record, read_cells
 from examples.paper.figures import draw_figures
-from examples.paper.grid import VARIANTS
+from examples.paper.grid import base_table
 from examples.paper.published import PUBLISHED
 from examples.recipe.schema import METHODS
 from examples.recipe.sections import HEADLINE_K
 from examples.system.files import write_atomically
 
-CELL = "cell.json"
 # Columns about the predictor at the end of training: keys of `learned_force`, the second one a denominator.
 DYNAMICS = {
     "learned / base force": ("learned_force", "base_force"), "weights moved": ("movement",),
     "q moved": ("displacement",),
 }  # fmt: skip
 MEASURES = {"knn": f"kNN@{HEADLINE_K}", "linear": "linear"}
-Record = dict[str, Any]
 
 
 def write_report(out: Path, to: Path) -> str:
     """Write ``report.md``, ``results.json`` and figures for the study in ``out`` to the folder ``to``; return the text.
 
     Raises:
-        SystemExit: if no cell is finished.
+        SystemExit: as `read_cells`, or if a figure's input is damaged.
     """
-    records = [json.loads(path.read_text()) for path in sorted(out.glob(f"*/*/{CELL}"))]
-    if not records:
-        raise SystemExit(f"no finished cell in {out}")
+    records = read_cells(out)
     tables = {name: [r for r in records if r["table"] == name] for name in sorted({r["table"] for r in records})}
     parts = ["# Results\n", _protocol(records)]
     for name, found in tables.items():
-        if name.endswith(VARIANTS):
-            base = [r for r in tables.get(name.rpartition("-")[0], []) if r["name"] == "hamjepa"]
+        if base_table(name) != name:
+            base = [r for r in tables.get(base_table(name), []) if r["name"] == "hamjepa"]
             parts.append(_variants(name, base, found))
         else:
             parts.append(_accuracies(name, found))
@@ -102,9 +99,9 @@ def _accuracies(name: str, records: list[Record]) -> str:
     if published:
         head += [f"{x}, {title}" for title in MEASURES.values() for x in ("paper", "within 2 sd of ours")]
     order = ["raw pixels", "untrained encoder"]
-    order += [f"{method}-{readout}" for method in ("SIGReg", "MLP-HJEPA", "HamJEPA") for readout in READOUTS]
+    order += [f"{method}-{readout}" for method in ("SIGReg", "MLP-HJEPA", "HamJEPA") for readout in (*READOUTS, "z")]
     lines = []
-    for row in sorted(rows, key=lambda row: order.index(row.partition(" (")[0])):
+    for row in sorted(rows, key=lambda row: (*order, row).index(row.partition(" (")[0])):
         cells = list(rows[row].values())
         values = {m: [accuracy(c, m) for c in cells] for m in MEASURES}
         best = [c["knn_best"]["top1"] for c in cells]
@@ -116,7 +113,8 @@ def _accuracies(name: str, records: list[Record]) -> str:
                 line += _published(theirs, measure, values[measure]) if theirs else ["–", "–"]
         lines.append(line)
     parts = [_table(head, lines), _paired(rows), _structure(records), _isotropy(rows), [*_cost(records), ""]]
-    return "\n".join([f"## {name}\n", *(line for part in parts for line in part), *_failures(records), ""])
+    body = [line for part in parts for line in part]
+    return "\n".join([f"## {name}\n", *_overrides(records), *body, *_failures(records), ""])
 
 
 def _published(theirs: Any, measure: str, values: list[float]) -> list[str]:
@@ -191,7 +189,7 @@ def _variants(name: str, base: list[Record], records: list[Record]) -> str:
         found = [run.get("dynamics", {}) for run in runs.values()]
         lines.append(line + [_dynamics(found, *keys) for keys in DYNAMICS.values()])
     intro = "Each variant changes HamJEPA as its name says. Δ is the paired difference on the same seeds, in points.\n"
-    return "\n".join([f"## {name}\n", intro, *_table(head, lines), *_failures(records), ""])
+    return "\n".join([f"## {name}\n", intro, *_overrides(records), *_table(head, lines), *_failures(records), ""])
 
 
 def _dynamics(found: list[dict[str, float]], key: str, relative_to: str | None = None) -> str:
@@ -203,11 +201,17 @@ def _dynamics(found: list[dict[str, float]], key: str, relative_to: str | None =
 def _cost(records: list[Record]) -> list[str]:
     lines = []
     for method in METHODS.values():
-        found = [r for r in records if r["method"] == method and "train_seconds" in r]
+        found = [r for r in records if r["method"] == method and "train_seconds" in r and "steps" in r]
         if found:
             minutes = [r["train_seconds"] / 60 for r in found]
             lines.append(f"- {method}: {found[0]['steps']} steps, trained in {mean_std(minutes)} minutes")
     return lines
+
+
+def _overrides(records: list[Record]) -> list[str]:
+    """The settings that were changed for every cell of a table."""
+    changed = records[0].get("overrides") or {}
+    return [f"Changed in every cell: {', '.join(f'`{k}={v}`' for k, v in changed.items())}.\n"] if changed else []
 
 
 def _failures(records: list[Record]) -> list[str]:

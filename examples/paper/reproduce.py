@@ -9,31 +9,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.images.datasets import ImageData, load_data
-from examples.measurement.features import baselines, evaluate
+from examples.images.datasets import ImageData, fingerprint, load_data, refuse_other_data
+from examples.measurement.features import baselines, check_data, evaluate
 from examples.measurement.structure import measure_structure
+from examples.paper.cells import CELL, EVALUATED, read_cell, shared_settings
 from examples.paper.grid import SCALES, UNTRAINED, Cell
-from examples.paper.report import CELL
-from examples.recipe.schema import METHODS, Recipe, check_runs, compose, portable, refuse_taken, to_yaml
+from examples.recipe.schema import METHODS, Recipe, check_runs, compose, portable, read_recipe, refuse_taken, to_yaml
 from examples.recipe.sections import Data
-from examples.recipe.text import assignments
+from examples.recipe.text import Settings, assignments, flat
 from examples.system.files import write_atomically
 from examples.system.lock import locked
 from examples.system.machine import machine, pick_device
 from examples.training.loop import train
 from examples.training.nan_guard import NotFiniteError
 from examples.training.ranks import ranks
-from examples.training.run_folder import differing_keys
+from examples.training.run_folder import affects_training, differing_keys
 from symplectic_jepa import __version__
 
 
 def roots(pairs: list[str]) -> dict[str, str]:
     """``data.root`` by recipe, from ``NAME=PATH``."""
     known = {cell.recipe for scale in SCALES.values() for cell in scale()}
+    found: dict[str, str] = {}
     for pair in pairs:
-        if pair.partition("=")[0] not in known or not pair.partition("=")[2]:
+        name, _, path = pair.partition("=")
+        if name not in known or not path:
             raise SystemExit(f"--root must be NAME=PATH with NAME one of {', '.join(sorted(known))}, got {pair!r}")
-    return dict(pair.split("=", 1) for pair in pairs)
+        if name in found:
+            raise SystemExit(f"--root {name} is given twice, the second time by {pair!r}")
+        found[name] = path
+    return found
 
 
 def reproduce(
@@ -43,26 +48,43 @@ def reproduce(
 
     Raises:
         SystemExit: before any training, if a recipe is invalid, its data are missing, or a finished cell was made with
-            other settings.
+            other settings or images, or a setting for every cell would undo what a cell's name says.
     """
-    shared = assignments(overrides)
-    refuse_taken(shared, ("method", "train.seed", "train.out", "train.resume"), "the study")
+    shared, roots = assignments(overrides), roots or {}
+    refuse_taken(shared, taken(cells, roots))
+    if unused := roots.keys() - {cell.recipe for cell in cells}:
+        raise SystemExit(f"--root {', '.join(sorted(unused))} would be ignored: no selected cell uses it")
     recipes = []
     for cell in cells:
-        root = {"data.root": roots[cell.recipe]} if roots and cell.recipe in roots else {}
-        fixed = assignments(cell.fixed(str(out / cell.id)))
-        recipes.append(compose(cell.recipe, assignments(cell.overrides), fixed, root, shared))
+        root = {"data.root": roots[cell.recipe]} if cell.recipe in roots else {}
+        recipes.append(compose(cell.recipe, cell.settings(str(out / cell.id)), root, shared))
     check_runs(recipes, shared)
-    todo = [(c, r) for c, r in zip(cells, recipes, strict=True) if not finished(out / c.id, r)]
+    pairs = list(zip(cells, recipes, strict=True))
+    todo = [(c, r) for c, r in pairs if not finished(out / c.id, r)]
     data: dict[Data, ImageData] = {}
     for _, recipe in todo:
         if recipe.data not in data:
             data[recipe.data] = load_data(recipe.data)
+        check_data(recipe, data[recipe.data])
+    hashes = {config: fingerprint(config, images) for config, images in data.items()}
+    for cell, recipe in pairs:
+        path = out / cell.id / CELL
+        if recipe.data in data and path.is_file():
+            refuse_other_data(read_cell(path).get("data"), hashes[recipe.data], recipe.data, path)
     for i, (cell, recipe) in enumerate(todo, start=1):
         print(f"{i} of {len(todo)}: {cell.id}", flush=True)
         with locked(folder := out / cell.id):
             if not finished(folder, recipe):  # by another process, meanwhile
-                run_cell(cell, recipe, folder, data[recipe.data])
+                run_cell(cell, recipe, folder, data[recipe.data], shared_settings(shared))
+
+
+def taken(cells: Sequence[Cell], roots: Mapping[str, str]) -> dict[str, str]:
+    """Keys that no setting for every cell may change, each with who sets it: they are what cells and tables are."""
+    keys = ("method", "regularizer", "data.name", "data.classes", "train.seed", "train.out", "train.resume")
+    owners = {
+        key: f"the cell {cell.id}" for cell in cells for key in assignments(cell.overrides) if affects_training(key)
+    }
+    return owners | dict.fromkeys(keys, "the study") | ({"data.root": "--root"} if roots else {})
 
 
 def finished(folder: Path, recipe: Recipe) -> bool:
@@ -70,13 +92,20 @@ def finished(folder: Path, recipe: Recipe) -> bool:
     path = folder / CELL
     if not path.is_file():
         return False
-    if changed := differing_keys(json.loads(path.read_text())["recipe"], recipe, str(path)):
+    record = read_cell(path)
+    if changed := differing_keys(record["recipe"], recipe, str(path)):
         changes = ", ".join(changed)
         raise SystemExit(f"{path} was made with other settings; these differ: {changes}; choose another --out")
+    old, new = (flat(r.model_dump()) for r in (read_recipe(record["recipe"], str(path)), recipe))
+    if "failed" not in record and (changed := [key for key in EVALUATED if old[key] != new[key]]):
+        raise SystemExit(
+            f"{path} was evaluated with other settings; these differ: {', '.join(changed)}; delete it, and the trained "
+            "run is evaluated again, or choose another --out"
+        )
     return True
 
 
-def run_cell(cell: Cell, recipe: Recipe, folder: Path, data: ImageData) -> None:
+def run_cell(cell: Cell, recipe: Recipe, folder: Path, data: ImageData, overrides: Settings) -> None:
     """Train (or resume), evaluate, and write the cell's file. Training that hits NaN is recorded as a failure."""
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
@@ -103,6 +132,8 @@ def run_cell(cell: Cell, recipe: Recipe, folder: Path, data: ImageData) -> None:
         "machine": machine(pick_device(recipe.train.device)),
         "evaluation_seconds": time.perf_counter() - began,
         **result,
+        "data": fingerprint(recipe.data, data),
+        "overrides": overrides,
         "recipe": to_yaml(portable(recipe, cell.id)),
     }
     write_atomically(folder / CELL, json.dumps(record, indent=2) + "\n")

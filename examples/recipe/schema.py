@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,8 @@ from typing_extensions import Self
 
 from examples.recipe import sections
 from examples.recipe.sections import Regularizer, Scale, Section, Weight
-from examples.recipe.text import Settings, assignments, flat, nested, read
+from examples.recipe.text import Settings, assignments, flat, nested, path, read
+from examples.system.files import read_text
 from examples.system.machine import pick_device
 
 RECIPES = Path(__file__).parent
@@ -45,7 +47,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         """Check what no section can check alone."""
-        d, p, weight, regularizer = self.data, self.predictor, self.regularizer_weight, self.regularizer
+        d, e, p = self.data, self.encoder, self.predictor
+        weight, regularizer = self.regularizer_weight, self.regularizer
         method, other = f" for method={self.method}", f" for regularizer={regularizer}"
         kind = f" with hamiltonian={p.hamiltonian}"
         states, views = self.method != "sigreg", d.global_views + d.local_views
@@ -63,6 +66,12 @@ class Recipe(Section):
         ):
             if applies and (value := attrgetter(key)(self)) != wanted:
                 raise ValueError(f"{key} must be {_shown(wanted)}{reason}, got {_shown(value)}")
+        side = d.crop if d.name == "imagenet100" else 32
+        if halves and e.mode == "tokens" and e.grid is None and self.augment.size != side:
+            raise ValueError(
+                f"augment.size must be {side}, the size of the images in evaluation, or encoder.grid be set: "
+                f"otherwise the number of tokens differs, got {self.augment.size}"
+            )
         if views < 2:
             raise ValueError("data.global_views must be at least 2 without local views: nothing to predict, got 1")
         if regularizer == "barlow_twins" and views != 2:
@@ -145,6 +154,7 @@ def check_runs(recipes: Sequence[Recipe], settings: Iterable[str]) -> None:
     """
     refuse_ignored(recipes, settings)
     for recipe in recipes:
+        refuse_file(recipe.out, "train.out")
         device = pick_device(recipe.train.device)
         if recipe.train.cuda_graph and device.type != "cuda":
             raise SystemExit(f"train.cuda_graph must be false without a CUDA device, got true on {device.type}")
@@ -164,11 +174,18 @@ def refuse_ignored(recipes: Sequence[Recipe], settings: Iterable[str]) -> None:
             raise SystemExit(f"{key}={_shown(chosen[key])} would be ignored: nothing reads it with {because}")
 
 
-def refuse_taken(settings: Iterable[str], keys: Iterable[str], who: str) -> None:
-    """Refuse settings that a command chooses itself."""
-    for key in keys:
-        if key in settings:
-            raise SystemExit(f"{key} is set by {who} itself; leave it out")
+def refuse_taken(settings: Iterable[str], owners: Mapping[str, str]) -> None:
+    """Refuse settings that a command chooses itself; ``owners`` says who, by key."""
+    for key in settings:
+        if key in owners:
+            raise SystemExit(f"{key} is set by {owners[key]} itself; leave it out")
+
+
+def refuse_file(folder: Path, name: str) -> None:
+    """Refuse a path that cannot become a folder."""
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise SystemExit(f"{name} must be a folder, got {folder}: {there} is not a folder that can be written")
 
 
 def unread(r: Recipe) -> dict[str, str]:
@@ -225,18 +242,15 @@ def unread(r: Recipe) -> dict[str, str]:
 
 
 def _path(name: str) -> Path:
-    return Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    return path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
 
 
 def _file(name: str) -> Settings:
-    path = _path(name)
-    if not path.is_file():
+    file = _path(name)
+    if not file.is_file():
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise SystemExit(f"recipe {name!r} not found at {path}; known recipes: {known}")
-    try:
-        return read(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise SystemExit(f"{path} is not a text file: {error}") from error
+        raise SystemExit(f"recipe {name!r} not found at {file}; known recipes: {known}")
+    return read(read_text(file), str(file))
 
 
 def _validated(settings: Settings, where: str) -> Recipe:
@@ -262,4 +276,5 @@ def _explained(error: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) and value else json.dumps(value, default=str)
+    text = value if isinstance(value, str) and value else json.dumps(value, default=str)
+    return text if len(text) <= 200 else text[:200] + "…"

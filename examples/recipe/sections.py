@@ -5,6 +5,7 @@ We use pydantic because it keeps a bound next to its default, and its errors nam
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -37,13 +38,25 @@ def _rising(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def _path(value: str) -> str:
+    if "\0" in value or max(len(os.fsencode(part)) for part in value.split("/")) > 255:
+        raise ValueError("must be a path")
+    return os.path.expanduser(value)
+
+
+# Upper bounds are far above what is useful. They refuse a slip of the keyboard before it fills the memory.
 Switch = Annotated[bool, BeforeValidator(_true_or_false)]
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Whole = Annotated[int, Field(ge=0, le=10**9)]
+Few = Annotated[int, Field(ge=1, le=1000)]
+Fewer = Annotated[int, Field(ge=0, le=1000)]
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+Width = Annotated[int, Field(ge=1, le=2**17)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
+File = Annotated[Text, AfterValidator(_path)]  # ~ is expanded
 Part = Annotated[float, Field(gt=0, le=1)]
 Scale = Annotated[tuple[Part, Part], AfterValidator(_rising)]
 
@@ -54,20 +67,20 @@ class Section(BaseModel):
 
 class Data(Section):
     name: Literal["cifar100", "textures", "imagenet100"] = "cifar100"
-    root: Text = "data"  # cifar100: torchvision's folder; imagenet100: the folder that contains train and val
+    root: File = "data"  # cifar100: torchvision's folder; imagenet100: the folder that contains train and val
     classes: Annotated[int, Field(ge=2)] | None = None  # keep the first N classes
     validation: Share = 0.0  # share of the training images to evaluate on, instead of the test images
-    train_size: Annotated[int, Field(ge=HEADLINE_K)] = 5000  # textures: images drawn for training
-    test_size: Count = 1000  # textures: images drawn for testing
-    image_size: Count = 256  # imagenet100: shorter side of the packed images
-    crop: Count = 224  # imagenet100: side of the centre crop used for evaluation
-    cache: Text = "data/packed"  # imagenet100: folder for the decoded images
+    train_size: Annotated[int, Field(ge=HEADLINE_K, le=10**7)] = 5000  # textures: images drawn for training
+    test_size: Annotated[int, Field(ge=2, le=10**7)] = 1000  # textures: images drawn for testing
+    image_size: Pixels = 256  # imagenet100: shorter side of the packed images
+    crop: Pixels = 224  # imagenet100: side of the centre crop used for evaluation
+    cache: File = "data/packed"  # imagenet100: folder for the decoded images
     cache_gib: Weight = 64.0  # imagenet100: most disk space that they may use
-    workers: Whole | None = None  # imagenet100: decoding processes; default: one per core
+    workers: Fewer | None = None  # imagenet100: decoding processes; default: one per core
     corrupt_share: Share = 1e-5  # imagenet100: most unreadable images, as a share; they are skipped and listed
     batch_size: Count = 512  # images per step, before views; the last incomplete batch is dropped
-    global_views: Count = 2
-    local_views: Whole = 0
+    global_views: Few = 2
+    local_views: Fewer = 0
 
     @field_validator("classes")
     @classmethod
@@ -87,14 +100,14 @@ class Data(Section):
 class AugmentConfig(Section):
     """One kind of view. The defaults are the paper's CIFAR recipe."""
 
-    size: Count = 32
+    size: Pixels = 32
     scale: Scale = (0.3, 1.0)
     flip: Share = 0.5
     jitter: tuple[Share, Share, Share, Annotated[float, Field(ge=0, le=0.5)]] = (0.4, 0.4, 0.2, 0.1)  # strengths
     jitter_prob: Share = 0.8  # probability; the strengths are for brightness, contrast, saturation and hue
     grayscale_prob: Share = 0.2
     blur_prob: Share = 0.5
-    blur_kernel: Count = 3
+    blur_kernel: Pixels = 3
     blur_sigma: Annotated[tuple[Positive, Positive], AfterValidator(_rising)] = (0.1, 2.0)
     solarize_prob: Share = 0.2
     solarize_threshold: Share = 128 / 255
@@ -113,23 +126,23 @@ class Encoder(Section):
     stem: Stem = "cifar"  # for resnet18
     mode: Literal["tokens", "global"] = "tokens"  # global: average pooling and a linear layer; sigreg only
     token_layer: Annotated[int, Field(ge=2, le=4)] = 3  # for resnet18
-    token_channels: Annotated[int, Field(ge=2, multiple_of=2)] = 32
-    grid: Count | None = None  # pool the token grid to this side length
-    global_dim: Count = 2048  # size of the embedding with mode=global
+    token_channels: Annotated[int, Field(ge=2, le=2**16, multiple_of=2)] = 32
+    grid: Few | None = None  # pool the token grid to this side length
+    global_dim: Width = 2048  # size of the embedding with mode=global
     projector: Literal["identity", "mlp"] = "identity"  # mlp: sigreg only
-    projector_hidden: Count = 2048
-    projector_dim: Count = 512
+    projector_hidden: Width = 2048
+    projector_dim: Width = 512
 
 
 class Predictor(Section):
     hamiltonian: Literal["separable", "quadratic", "general"] = "separable"  # quadratic has no parameters
     integrator: Literal[(*SPLITTINGS, "implicit_midpoint", "explicit_euler")] = "leapfrog"  # explicit_euler: ablation
     dt: Positive = 0.05
-    steps: Count = 2
+    steps: Few = 2
     learn_mass: Switch = False  # learned kinetic metric; SeparableHamiltonian explains why it is off
     learn_dt: Switch = False  # true is always refused: dt -> 0 minimises the loss
-    hidden_dim: Count = 256
-    depth: Count = 2
+    hidden_dim: Width = 256
+    depth: Few = 2
     activation: Activation = "gelu"
     base_coeff: float = 0.1
     residual_scale: float = 0.02
@@ -145,7 +158,7 @@ class Floors(Section):
     log_det: float | None = -1.5
     participation: Share | None = 0.12
     top_share: Share | None = 0.35
-    proj_dim: Count = 128
+    proj_dim: Width = 128
     eps: Positive = 1e-4
     refresh_every: Count = 16
 
@@ -174,8 +187,8 @@ class HamJEPA(Section):  # also used by mlp_hjepa
 
 class SIGReg(Section):
     weight: Weight = 0.02
-    slices: Count = 64
-    knots: Annotated[int, Field(ge=2)] = 9
+    slices: Width = 64
+    knots: Annotated[int, Field(ge=2, le=10**4)] = 9
     t_max: Positive = 3.0
     views: Views = "separate"
     convention: Convention = "sum"  # L + weight * R, or (1 - weight) * L + weight * R
@@ -183,7 +196,7 @@ class SIGReg(Section):
 
 
 class Optim(Section):
-    lr: Weight = 5e-4
+    lr: Positive = 5e-4
     weight_decay: Weight = 5e-4
     eps: Positive = 1e-8  # added to the root of AdamW's second moment
     warmup_epochs: Whole = 10
@@ -201,7 +214,7 @@ class Train(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     log_every: Count = 10  # steps
     checkpoint_every: Count = 1  # epochs; the last epoch is always saved
-    out: Text | None = None  # default: runs/NAME-METHOD-sSEED
+    out: File | None = None  # default: runs/NAME-METHOD-sSEED
     resume: Switch = False
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 NULL = ("", "~", "null")  # unless quoted
+MOST = 50_000  # characters, and a hundredth of it levels: PyYAML's time grows with the square of the depth
 Settings = dict[str, Any]  # dotted key: text, None, or a list of them
+
+
+def path(text: str) -> Path:
+    """A path from the command line, ``~`` expanded."""
+    return Path(os.path.expanduser(text))
 
 
 def read(text: str, where: str) -> Settings:
@@ -17,6 +25,8 @@ def read(text: str, where: str) -> Settings:
     Raises:
         SystemExit: naming ``where``, if the text is not YAML or not a mapping, repeats a key, or contains an alias.
     """
+    if len(text) > MOST or sum(map(text.count, "[{")) > MOST // 100:
+        raise SystemExit(f"{where} is not YAML of a recipe: it is too long or too deep, {len(text)} characters")
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise SystemExit(f"{where}: aliases (*name) are not allowed, write the value out")
@@ -56,11 +66,14 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key in sorted(settings):  # a section before its keys
         *sections, name = key.split(".")
+        if len(sections) > 9:
+            raise SystemExit(f"unknown key {key[:200]}")
         node = tree
-        for section in sections:
+        for depth, section in enumerate(sections, start=1):
             node = node.setdefault(section, {})
             if not isinstance(node, dict):
-                raise SystemExit(f"{key} cannot be set: {section} is set to {node!r}")
+                value = "null" if node is None else repr(node)
+                raise SystemExit(f"{key} cannot be set: {'.'.join(sections[:depth])} is set to {value}")
         node[name] = settings[key]
     return tree
 

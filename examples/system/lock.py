@@ -56,7 +56,7 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise SystemExit(f"{folder} is in use by {owner}: wait until it ends, or choose another folder") from error
     except OSError as error:
         warnings.warn(f"{folder} cannot be locked ({error.strerror}): do not start two runs in it", stacklevel=4)
-    for partial in folder.glob("*.partial"):
+    for partial in folder.glob(".*.partial"):  # the names that `files.replace` gives
         partial.unlink(missing_ok=True)
     with suppress(OSError):  # on a full disk the owner has no name
         os.ftruncate(descriptor, 0)

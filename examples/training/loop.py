@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from examples.images.augment import Augment
-from examples.images.datasets import ImageData
+from examples.images.datasets import ImageData, fingerprint
 from examples.images.packed import batches
-from examples.measurement.features import progress
+from examples.measurement.features import check_data, progress
 from examples.measurement.learned_force import predictor_weights
 from examples.model.build import JEPA, build_model, build_optimizer
 from examples.recipe.schema import Recipe
@@ -42,20 +42,22 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
         StoppedError: after SIGTERM, SIGUSR1 or SIGINT, once the step is finished and saved.
         NotFiniteError: if a value of the training is not finite.
     """
+    check_data(recipe, data, mine.size)
     with locked(recipe.out) if mine.main else nullcontext():
         return _train(recipe, data, mine)
 
 
 def _train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
+    images_hash = fingerprint(recipe.data, data)
     data = data.to(mine.device)
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe, data.train_images.shape[1:]).to(mine.device)
     initial = predictor_weights(model)
     optimizer = build_optimizer(model, recipe.optim, recipe.predictor.lr)
     size = recipe.data.batch_size
-    steps_per_epoch = epoch_length(len(data.train_images), size, mine)
+    steps_per_epoch = len(data.train_images) // size
     schedules = Schedules(recipe.optim, recipe.predictor, epochs=recipe.train.epochs, steps_per_epoch=steps_per_epoch)
-    out, step, spent = open_run(recipe, model, optimizer, mine)
+    out, step, spent = open_run(recipe, model, optimizer, mine, data=images_hash)
     began = time.perf_counter() - spent
     views = make_views(make_crops(recipe.augment, recipe.data, recipe.local_scale, data), recipe.train.seed, mine)
     clock = StepClock(mine.device)
@@ -94,19 +96,12 @@ def _train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
             guard.check()
             if mine.main and (stopped or schedules.due(step, recipe.train.checkpoint_every)):
                 log.sync()
-                save_run(out, recipe, model, optimizer, step=step, seconds=time.perf_counter() - began)
+                spent = time.perf_counter() - began
+                save_run(out, recipe, model, optimizer, data=images_hash, step=step, seconds=spent)
             if stopped:
                 raise stop.end(step, schedules.total, resumes=recipe.train.resume)
             track()
     return out
-
-
-def epoch_length(images: int, size: int, mine: Ranks) -> int:
-    """Steps of one epoch with batches of ``size`` images."""
-    if not mine.size <= size <= images:
-        bounds = f"from {mine.size} (ranks) to {images} (training images)"
-        raise SystemExit(f"data.batch_size must be {bounds}, got {size}")
-    return images // size
 
 
 Step = tuple[Tensor, dict[str, Tensor], Tensor]  # loss, terms, gradient norm

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from examples.images.datasets import refuse_other_data
 from examples.recipe.schema import Recipe, read_recipe, to_yaml
 from examples.recipe.text import flat
 from examples.system.files import load_checkpoint, read_text, save_atomically, truncate_log, write_atomically, writing
@@ -25,41 +26,71 @@ FREE = (
     "train.cuda_graph", "data.root", "data.cache", "data.cache_gib", "data.workers",
 )  # fmt: skip
 
+METRICS = "metrics.jsonl"  # losses and terms of single steps
 CURVES = "curves.jsonl"  # evaluations during training
 
 
 def open_run(
-    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks
+    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks, *, data: str
 ) -> tuple[Path, int, float]:
     """Create the run's folder or restore its checkpoint; return the folder, the next step and the seconds spent so far.
 
+    ``data`` is the images' fingerprint. Evaluation settings and this machine's paths may change when a run is resumed.
+
     Raises:
-        SystemExit: if the folder contains a run, and ``train.resume`` is not set or the run used another recipe.
+        SystemExit: if the folder contains a run, and ``train.resume`` is not set or the run used another recipe or
+            other images; or if it contains something else.
     """
     out = recipe.out
-    path, settings = out / "checkpoint.pt", out / "recipe.yaml"
-    step, seconds, state = 0, 0.0, None
-    if (path.is_file() or (ranks.main and settings.is_file())) and not recipe.train.resume:
-        raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
+    path = out / "checkpoint.pt"
+    step, seconds = 0, 0.0
     if path.is_file():
+        if not recipe.train.resume:
+            raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
         state = load_checkpoint(path, ranks.device)
-        step, seconds = state["step"], state["seconds"]
-    if state or (ranks.main and settings.is_file()):  # without a checkpoint, a killed run starts again
-        where, text = (path, state["recipe"]) if state else (settings, read_text(settings))
-        if changed := differing_keys(text, recipe, str(where)):
-            raise SystemExit(f"{where} was made with another recipe; these keys differ: {', '.join(changed)}")
-    if state:
+        if changed := differing_keys(state["recipe"], recipe, str(path)):
+            raise SystemExit(f"{path} was made with another recipe; these keys differ: {', '.join(changed)}")
+        refuse_other_data(state.get("data"), data, recipe.data, path)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        step, seconds = state["step"], state["seconds"]
+    elif ranks.main:
+        refuse_others(recipe)
     if ranks.main:
-        write_atomically(settings, to_yaml(recipe))
-        truncate_log(out / "metrics.jsonl", step)
+        write_atomically(out / "recipe.yaml", to_yaml(recipe))
+        truncate_log(out / METRICS, step)
         truncate_log(out / CURVES, step)  # what belongs to the checkpoint itself is measured again
     return out, step, seconds
 
 
+def refuse_others(recipe: Recipe) -> None:
+    """Refuse a folder without a checkpoint, unless it is empty or its run ended before the first one.
+
+    Raises:
+        SystemExit: naming the files, or the keys in which the run's recipe differs.
+    """
+    out, settings = recipe.out, recipe.out / "recipe.yaml"
+    names = sorted(path.name for path in out.iterdir() if path.name[0] != "." and path.suffix != ".partial")
+    if others := set(names) - {settings.name, METRICS, CURVES, "tensorboard"}:
+        raise SystemExit(
+            f"{out} (train.out) has no checkpoint to resume but contains {', '.join(sorted(others)[:5])}: move these "
+            "away, or choose another folder"
+        )
+    if names and not recipe.train.resume:
+        raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
+    if settings.is_file() and (changed := differing_keys(read_text(settings), recipe, str(settings))):
+        raise SystemExit(f"{settings} is of another recipe; these keys differ: {', '.join(changed)}")
+
+
 def save_run(
-    out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, seconds: float
+    out: Path,
+    recipe: Recipe,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    data: str,
+    step: int,
+    seconds: float,
 ) -> None:
     """Write the checkpoint: tensors and primitives only.
 
@@ -71,6 +102,7 @@ def save_run(
         "step": step,
         "seconds": seconds,
         "recipe": to_yaml(recipe),
+        "data": data,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
@@ -84,7 +116,12 @@ def differing_keys(text: str, recipe: Recipe, where: str) -> list[str]:
         SystemExit: naming ``where`` and the key, if the text contains a key that no longer exists.
     """
     old, new = (flat(r.model_dump()) for r in (read_recipe(text, where), recipe))
-    return sorted(k for k in new if old[k] != new[k] and k not in FREE and not k.startswith("evaluation."))
+    return sorted(k for k in new if old[k] != new[k] and affects_training(k))
+
+
+def affects_training(key: str) -> bool:
+    """Whether a setting changes what is learned."""
+    return key not in FREE and not key.startswith("evaluation.")
 
 
 class Log:
@@ -93,7 +130,7 @@ class Log:
     def __init__(self, out: Path, ranks: Ranks, *, total: int, step: int) -> None:
         self.out = out
         self.bar = tqdm(total=total, initial=step, desc=out.name, unit="step", disable=not ranks.main)
-        self.lines = (out / "metrics.jsonl").open("a") if ranks.main else None
+        self.lines = (out / METRICS).open("a") if ranks.main else None
         self.tensorboard = SummaryWriter(out / "tensorboard", purge_step=step) if ranks.main else None
 
     def write(

@@ -22,7 +22,6 @@ from examples.paper.published import PUBLISHED
 from examples.paper.report import mean_std, within, write_report
 from examples.paper.reproduce import reproduce
 from examples.recipe.schema import compose, load_recipe, to_yaml
-from examples.recipe.text import assignments
 from examples.training.nan_guard import NotFiniteError
 from examples.training.run_folder import differing_keys
 from tests.helpers.paths import ROOT
@@ -36,7 +35,7 @@ def cell(name, *overrides, seed=42, table="textures"):
 
 
 def recipe_of(c):
-    return compose(c.recipe, assignments(c.overrides), assignments(c.fixed("runs/x")))
+    return compose(c.recipe, c.settings("runs/x"))
 
 
 def read(path):
