@@ -234,7 +234,7 @@ def test_a_folder_with_a_run_but_no_checkpoint_is_neither_overwritten_nor_taken_
     assert [line["step"] for line in before] == [0, 1]
     with pytest.raises(SystemExit, match=r"already contains a run: set train.resume=true"):
         train(tiny(tmp_path))
-    with pytest.raises(SystemExit, match=r"recipe.yaml was made with another recipe; these keys differ: optim.lr$"):
+    with pytest.raises(SystemExit, match=r"recipe.yaml is of another recipe; these keys differ: optim.lr$"):
         train(tiny(tmp_path, "optim.lr=0.5", "train.resume=true"))
     assert logged(tmp_path) == before
     (tmp_path / "recipe.yaml").write_bytes(b"\xff")

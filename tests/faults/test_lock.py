@@ -24,7 +24,8 @@ def holder():
     def start(folder):
         process = started([sys.executable, "-c", HOLDS, str(folder)], stdin=subprocess.PIPE)
         processes.append(process)
-        wait_for(lambda: (folder / LOCK).is_file() and (folder / LOCK).read_text().endswith("\n"), process)
+        lock, owner = folder / LOCK, f"process {process.pid} on "  # not the lock of an earlier owner
+        wait_for(lambda: lock.is_file() and lock.read_text().startswith(owner), process)
         return process
 
     yield start
