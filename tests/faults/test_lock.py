@@ -51,7 +51,7 @@ def test_every_command_refuses_a_folder_that_another_process_holds(tmp_path, hol
     monkeypatch.setattr(sys, "argv", ["evaluate", str(run)])
     with refused(run):
         evaluate.main()
-    small = ["data.train_size=96", "data.test_size=40", "data.batch_size=32", "train.epochs=1"]
+    small = ["data.train_size=96", "data.test_size=40", "data.batch_size=32", "train.epochs=1", "evaluation.ks=[1,20]"]
     monkeypatch.setattr(
         sys, "argv", ["reproduce", "textures", "--only", "textures/sigreg-s42", "--out", str(study), *small]
     )
