@@ -82,11 +82,14 @@ def backward(model, views):
 
 
 (train_images, train_labels), (test_images, test_labels) = stripes(2048), stripes(1024)
-model, alone = (Model(sync=sync).to(device).eval() for sync in (True, False))  # `alone` asks no other process
+model, alone = (Model(sync=sync).to(device) for sync in (True, False))  # `alone` asks no other process
 alone.load_state_dict(model.state_dict())
 # BatchNorm has statistics of its own, and they are local. The backbone has GroupNorm instead. The encoder's BatchNorm,
 # after the token projection, is synchronized on GPUs; PyTorch cannot do that on a CPU, where it sees one share only.
-# For the check it is in eval mode: then it uses its running statistics, the same in every process.
+# For the check the encoder is in eval mode: then it uses its running statistics, the same in every process. The objective
+# stays in train mode, because in eval mode it would ask no other process.
+model.encoder.eval()
+alone.encoder.eval()
 data_parallel = DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(model) if gpu else model)
 
 views = augment(train_images[: args.batch].repeat(2, 1, 1, 1)).unflatten(0, (2, -1))
@@ -111,7 +114,7 @@ for epoch in range(args.epochs):
 
 if rank == 0:
     print(f"\n{'features':20} {'kNN@20':>7} {'linear':>7}")
-    model.eval()
+    model.encoder.eval()
     for name, readout in {"raw pixels": nn.Flatten(), "untrained encoder": alone.encoder, "qp": model.encoder}.items():
         with torch.no_grad():
             data = readout(train_images), train_labels, readout(test_images), test_labels
