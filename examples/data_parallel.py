@@ -86,8 +86,8 @@ model, alone = (Model(sync=sync).to(device) for sync in (True, False))  # `alone
 alone.load_state_dict(model.state_dict())
 # BatchNorm has statistics of its own, and they are local. The backbone has GroupNorm instead. The encoder's BatchNorm,
 # after the token projection, is synchronized on GPUs; PyTorch cannot do that on a CPU, where it sees one share only.
-# For the check the encoder is in eval mode: then it uses its running statistics, the same in every process. The objective
-# stays in train mode, because in eval mode it would ask no other process.
+# For the check the encoder is in eval mode: then it uses its running statistics, the same in every process. The
+# objective stays in train mode, because in eval mode it would ask no other process.
 model.encoder.eval()
 alone.encoder.eval()
 data_parallel = DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(model) if gpu else model)

@@ -56,7 +56,7 @@ def _version(x: Tensor) -> int:
 
 def _refusal(name: str, found: str) -> TypeError:
     return TypeError(
-        f"{name} must be an nn.Linear without hooks, because the force is computed from its weight and forward is never "
+        f"{name} must be an nn.Linear without hooks, because the force is computed from its weight, and forward is not "
         f"called; got {found}. Merge what it adds into the weight (LoRA: merge_and_unload, pruning: prune.remove, "
         "torch.nn.utils.weight_norm: torch.nn.utils.parametrizations.weight_norm), or write the potential as a module "
         "of your own for PotentialHamiltonian, which calls it. With FSDP2, call fully_shard on the whole model"

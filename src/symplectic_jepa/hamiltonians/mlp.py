@@ -46,8 +46,9 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
     does not call autograd, so training needs no double backward. Weights are cast to the dtype of the state.
 
     The layers' ``forward`` is never called. Layers with parametrizations from ``torch.nn.utils.parametrizations`` are
-    exact, because reading a weight evaluates them. Anything that works through ``forward`` raises a TypeError that names
-    the layer: hooks (old-style ``weight_norm``, ``spectral_norm``, pruning), LoRA and quantised layers, FSDP2 units.
+    exact, because reading a weight evaluates them. Anything that works through ``forward`` raises a TypeError that
+    names the layer: hooks (old-style ``weight_norm``, ``spectral_norm``, pruning), LoRA and quantised layers, and units
+    of FSDP2.
 
     Args:
         inputs: dimension of ``x``.

@@ -55,8 +55,8 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
     `reduce_all`, and then calls every ``finish``. Any other module from ``(..., N, D)`` to a scalar also works in an
     objective, on the local batch.
 
-    In eval mode no rank waits for another: statistics are those of the local batch, as in ``SyncBatchNorm``. For those of
-    the global batch without gradients, call it in train mode under ``torch.no_grad()``, on every rank.
+    In eval mode no rank waits for another: statistics are those of the local batch, as in ``SyncBatchNorm``. For those
+    of the global batch without gradients, call it in train mode under ``torch.no_grad()``, on every rank.
 
     Args:
         sync: use statistics of the global batch if ``torch.distributed`` is initialised; ``False`` uses the local one.
