@@ -18,7 +18,7 @@ def transforming() -> bool:
 
 
 def once_differentiable(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
-    """Decorate a backward pass whose result may not be differentiated; the function must save its inputs.
+    """Decorate a backward pass whose result may not be differentiated; the function must save its input or its output.
 
     PyTorch's decorator of this name returns second derivatives of zero under ``torch.func`` instead of raising.
     """

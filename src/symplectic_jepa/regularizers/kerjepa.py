@@ -159,11 +159,10 @@ class _WithGradient(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        x, _, gradient = inputs
-        ctx.save_for_backward(x, gradient)
+        ctx.save_for_backward(inputs[2], output)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        _, gradient = ctx.saved_tensors
+        gradient, _ = ctx.saved_tensors
         return gradient * grad.to(gradient.dtype)[:, None, None], None, None

@@ -95,13 +95,13 @@ class _SymmetricRoot(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+        ctx.save_for_backward(*inputs[1:], output)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # S² = H gives S dS + dS S = dH: in the eigenbasis of S, dS_ij = dH_ij / (s_i + s_j), and so its adjoint.
-        _, root, vectors = ctx.saved_tensors
+        root, vectors, _ = ctx.saved_tensors
         inner = (vectors.mT @ grad @ vectors) / (root.unsqueeze(-1) + root.unsqueeze(-2))
         return vectors @ inner @ vectors.mT, None, None
 
