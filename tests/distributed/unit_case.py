@@ -22,14 +22,15 @@ def residual():
     return sj.ResidualMLPPredictor(4, hidden_dim=6)
 
 
+# The unit, and the first of its parameters.
 UNITS = {
-    "layer": (separable, "hamiltonian.hidden.1"),
-    "hamiltonian": (separable, "hamiltonian"),
-    "predictor": (separable, ""),
-    "user's layer": (user, "hamiltonian.potential_fn.0"),
-    "user's potential": (user, "hamiltonian.potential_fn"),
-    "MLP's layer": (residual, "residual.0"),
-    "MLP": (residual, ""),
+    "layer": (separable, "hamiltonian.hidden.1", "hamiltonian.hidden.1.weight"),
+    "hamiltonian": (separable, "hamiltonian", "hamiltonian.raw_mass"),
+    "predictor": (separable, "", "hamiltonian.raw_mass"),
+    "user's layer": (user, "hamiltonian.potential_fn.0", "hamiltonian.potential_fn.0.weight"),
+    "user's potential": (user, "hamiltonian.potential_fn", "hamiltonian.potential_fn.0.weight"),
+    "MLP's layer": (residual, "residual.2", "residual.2.weight"),
+    "MLP": (residual, "", "residual.0.weight"),
 }
 
 
@@ -56,7 +57,7 @@ def refused(action):
 def main(rank, world):
     mesh = init_device_mesh("cpu", (world,))
     results = {}
-    for name, (make, unit) in UNITS.items():
+    for name, (make, unit, _) in UNITS.items():
         for whole in (False, True):
             objective = build(make)
             fully_shard(objective.predictor.get_submodule(unit), mesh=mesh)
