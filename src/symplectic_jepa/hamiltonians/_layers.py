@@ -35,7 +35,7 @@ def _read_fixed(name: str, layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
     assert isinstance(parts, nn.Module)
     state = list(parts.buffers())
     if torch.compiler.is_compiling():  # versions cannot be traced: refuse what might change
-        tensors, changed = (layer.weight, layer.bias), bool(state) and parts.training
+        tensors, changed = (layer.weight, layer.bias), len(state) > 0 and parts.training
     else:
         before = [_version(x) for x in state]
         tensors = layer.weight, layer.bias
