@@ -65,7 +65,8 @@ class Model(nn.Module):
         for inputs, outputs, stride in ((3, 32, 2), (32, 64, 2), (64, 128, 2), (128, 128, 1)):
             convolution = nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
             layers += [convolution, nn.GroupNorm(8, outputs), nn.ReLU()]
-        self.encoder = sj.PhaseSpaceTokenEncoder(nn.Sequential(*layers), in_channels=128, token_channels=64, grid=2)
+        backbone = nn.Sequential(*layers)
+        self.encoder = sj.PhaseSpaceTokenEncoder(backbone, in_channels=128, token_channels=64, grid=2).eval()
         predictor = sj.HamiltonianPredictor(sj.SeparableHamiltonian(128))
         self.objective = sj.hamjepa_cifar100(predictor, seed=args.seed, sync=sync)
 
@@ -82,11 +83,10 @@ def backward(model, views):
 
 
 (train_images, train_labels), (test_images, test_labels) = stripes(2048), stripes(1024)
-model, alone = (Model(sync=sync).to(device).eval() for sync in (True, False))  # `alone` asks no other process
+model, alone = (Model(sync=sync).to(device) for sync in (True, False))  # `alone` asks no other process
 alone.load_state_dict(model.state_dict())
-# BatchNorm has statistics of its own, and they are local. The backbone has GroupNorm instead. The encoder's BatchNorm,
-# after the token projection, is synchronized on GPUs; PyTorch cannot do that on a CPU, where it sees one share only.
-# For the check it is in eval mode: then it uses its running statistics, the same in every process.
+# BatchNorm has its own statistics, and they are local, so the backbone has GroupNorm. The encoder's, after the
+# token projection, is synchronized on GPUs, which PyTorch cannot do on a CPU. For the check it is in eval mode.
 data_parallel = DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(model) if gpu else model)
 
 views = augment(train_images[: args.batch].repeat(2, 1, 1, 1)).unflatten(0, (2, -1))
@@ -111,7 +111,7 @@ for epoch in range(args.epochs):
 
 if rank == 0:
     print(f"\n{'features':20} {'kNN@20':>7} {'linear':>7}")
-    model.eval()
+    model.encoder.eval()
     for name, readout in {"raw pixels": nn.Flatten(), "untrained encoder": alone.encoder, "qp": model.encoder}.items():
         with torch.no_grad():
             data = readout(train_images), train_labels, readout(test_images), test_labels

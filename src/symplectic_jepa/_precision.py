@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Concatenate, TypeVar
 
 import torch
@@ -15,9 +16,9 @@ M = TypeVar("M")
 R = TypeVar("R")
 
 
-def autocast_off(device: torch.device) -> torch.autocast:
-    """A context that disables the caller's autocast on ``device``."""
-    return torch.autocast(device.type, enabled=False)
+def autocast_off(device: torch.device) -> AbstractContextManager[Any]:
+    """A context that disables the caller's autocast on ``device``; the meta device has none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from symplectic_jepa import _checks
+from symplectic_jepa._derivatives import transforming
 from symplectic_jepa._precision import wide_dtype
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class Ranks:
         dtype = local[0].dtype
         for x in local[1:]:
             dtype = torch.promote_types(dtype, x.dtype)
-        flat: Tensor = _all_reduce_sum(torch.cat([x.reshape(-1).to(dtype) for x in local]), self.group or "")
+        reduce = _Transformed.apply if transforming() else _all_reduce_sum
+        flat: Tensor = reduce(torch.cat([x.reshape(-1).to(dtype) for x in local]), self.group or "")
         parts = flat.split_with_sizes([x.numel() for x in local])
         return [part.reshape(x.shape).to(x.dtype) for part, x in zip(parts, local, strict=True)]
 
@@ -113,10 +115,16 @@ class Ranked:
     """Mixin for modules with ``sync`` and ``process_group`` arguments, which are stored in ``ranks``."""
 
     ranks: Ranks
+    training: bool
+
+    @property
+    def batch_ranks(self) -> Ranks:
+        """The ranks that share the batch in the current mode: in eval mode this one alone, so that it may be alone."""
+        return self.ranks if self.training else Ranks(sync=False)
 
     @property
     def sync(self) -> bool:
-        """Whether statistics are computed over the samples of all ranks."""
+        """Whether statistics are computed over the samples of all ranks in train mode."""
         return self.ranks.sync
 
     @property
@@ -155,6 +163,25 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 
 
 _all_reduce_sum.register_autograd(_backward, setup_context=_keep_group)
+
+
+class _Transformed(torch.autograd.Function):
+    """`_all_reduce_sum` for the transforms of ``torch.func``, which cannot differentiate a custom operator."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, group: str) -> Tensor:
+        total: Tensor = _all_reduce_sum(x, group)
+        return total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
+        _keep_group(ctx, inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Transformed.apply(grad, ctx.group), None
 
 
 def count(samples: int, like: Tensor) -> Tensor:

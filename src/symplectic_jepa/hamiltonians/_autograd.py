@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from symplectic_jepa._derivatives import transforming
+
 
 def check_energy(name: str, energy: Tensor, **states: Tensor) -> Tensor:
     """Return ``energy`` if it holds one value per state, ``(...)`` for states ``(..., d)``."""
@@ -24,7 +26,7 @@ def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) 
 
     In training they carry a graph of their own (second derivatives), if a state or anything else that the energy reads
     requires a gradient; under ``no_grad`` and ``inference_mode`` they are still computed, without a graph; in a full
-    graph of ``torch.compile`` they come from ``torch.func.grad``.
+    graph of ``torch.compile`` and under the transforms of ``torch.func`` they come from ``torch.func.grad``.
 
     Args:
         name: name of the energy in error messages.
@@ -39,8 +41,8 @@ def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) 
     def total(*inputs: Tensor) -> Tensor:
         return check_energy(name, energy(*inputs), **dict(zip(states, inputs, strict=True))).sum()
 
-    if torch.compiler.is_compiling():
-        # torch.autograd.grad(create_graph=True) cannot be traced with a double backward; func.grad can.
+    if torch.compiler.is_compiling() or transforming():
+        # torch.autograd.grad(create_graph=True) cannot be traced with a double backward, or transformed; func.grad can.
         compiled: tuple[Tensor, ...] = torch.func.grad(total, argnums=tuple(range(len(states))))(*states.values())
         return compiled
     training = torch.is_grad_enabled()

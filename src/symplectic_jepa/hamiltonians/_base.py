@@ -38,7 +38,7 @@ class Hamiltonian(Pretrained, nn.Module, ABC):
             RuntimeError: if the energy is not connected to ``q`` or ``p`` through autograd.
         """
         _checks.states(q, p)
-        dq, dp = energy_gradient(type(self).__name__, self.forward, q=q, p=p)
+        dq, dp = energy_gradient(type(self).__name__, self, q=q, p=p)
         return dq, dp
 
 

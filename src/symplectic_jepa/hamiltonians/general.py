@@ -62,7 +62,10 @@ class GeneralHamiltonian(MLPHamiltonian):
         return 0.5 * z.square().sum(-1) + self._residual(z)
 
     def gradient(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        """``(∂H/∂q, ∂H/∂p) = [q, p] + s ∇f([q, p])`` in closed form, each ``(..., dim)``."""
+        """``(∂H/∂q, ∂H/∂p) = [q, p] + s ∇f([q, p])`` in closed form, each ``(..., dim)``.
+
+        It reads the layers' weights, and refuses layers as `SeparableHamiltonian.force` does.
+        """
         z = self._join(q, p)
         dq, dp = (z + self._residual_gradient(z)).chunk(2, dim=-1)
         return dq, dp

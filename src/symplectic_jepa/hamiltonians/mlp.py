@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import ExactBuffers, exact_scalar
 from symplectic_jepa.hamiltonians._base import Hamiltonian
+from symplectic_jepa.hamiltonians._layers import read_linear
 
 
 def _softplus(a: Tensor) -> Tensor:
@@ -43,6 +44,11 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
     With layers ``a_l = W_l h_{l−1} + b_l``, ``h_l = φ(a_l)``, ``h_0 = x`` and ``f = w · h_depth``, the gradient is
     ``∇f(x) = W_1ᵀ(φ'(a_1) ⊙ W_2ᵀ(φ'(a_2) ⊙ … w))``: one forward and one transposed pass over the same weights. It
     does not call autograd, so training needs no double backward. Weights are cast to the dtype of the state.
+
+    The layers' ``forward`` is never called. Layers with parametrizations from ``torch.nn.utils.parametrizations`` are
+    exact, because reading a weight evaluates them. Anything that works through ``forward`` raises a TypeError that
+    names the layer: hooks (old-style ``weight_norm``, ``spectral_norm``, pruning), LoRA and quantised layers, and units
+    of FSDP2.
 
     Args:
         inputs: dimension of ``x``.
@@ -100,27 +106,28 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
         """``s f(x)``: ``(..., inputs)`` to ``(...)``."""
         act, _ = _ACTIVATIONS[self.activation]
         h = x
-        for weight, bias in self._layers(x.dtype):
+        for weight, bias in self._hidden(x.dtype):
             h = act(F.linear(h, weight, bias))
-        return (self.residual_scale.to(x.dtype) * F.linear(h, self.output.weight.to(h.dtype))).squeeze(-1)
+        weight, _ = read_linear("output", self.output, h.dtype)
+        return (self.residual_scale.to(x.dtype) * F.linear(h, weight)).squeeze(-1)
 
     def _residual_gradient(self, x: Tensor, *, factor: float = 1.0) -> Tensor:
         """``factor · s ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``; the factor costs no extra pass over states."""
         act, pull_back = _ACTIVATIONS[self.activation]
         h = x
         passed: list[tuple[Tensor, Tensor]] = []
-        for i, (weight, bias) in enumerate(self._layers(x.dtype), start=1):
+        for i, (weight, bias) in enumerate(self._hidden(x.dtype), start=1):
             a = F.linear(h, weight, bias)
             passed.append((weight, a))
             if i < len(self.hidden):
                 h = act(a)
         scale = factor * self.residual_scale.to(x.dtype)
-        grad = (scale * self.output.weight.to(x.dtype).squeeze(0)).expand_as(a)
+        weight, _ = read_linear("output", self.output, x.dtype)
+        grad = (scale * weight.squeeze(0)).expand_as(a)
         for weight, a in reversed(passed):
             grad = pull_back(grad, a) @ weight
         return grad
 
-    def _layers(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-        for layer in self.hidden:
-            assert isinstance(layer, nn.Linear)
-            yield layer.weight.to(dtype), layer.bias.to(dtype)
+    def _hidden(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for i, layer in enumerate(self.hidden):
+            yield read_linear(f"hidden.{i}", layer, dtype)

@@ -19,7 +19,7 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
     With layers ``a_l = W_l h_{l−1} + b_l``, ``h_l = φ(a_l)``, ``h_0 = q`` and ``f = w · h_depth``, the force is
     ``−∇V(q) = −c q − s W_1ᵀ(φ'(a_1) ⊙ W_2ᵀ(φ'(a_2) ⊙ … w))``: one forward and one transposed pass over the same
     weights. It does not call autograd, so training needs no double backward. Weights are cast to the dtype of the
-    state, so float64 states are integrated in float64.
+    state, so float64 states are integrated in float64. The layers' ``forward`` is never called; see `force`.
 
     Args:
         dim: dimension ``d`` of ``q`` (and of ``p``).
@@ -78,7 +78,17 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
         return 0.5 * self.base_coeff * q.square().sum(-1) + self._residual(q)
 
     def force(self, q: Tensor) -> Tensor:
-        """``−∇V(q)`` in closed form: ``(..., dim)`` to ``(..., dim)``."""
+        """``−∇V(q)`` in closed form: ``(..., dim)`` to ``(..., dim)``.
+
+        It reads the layers' weights. Layers with ``torch.nn.utils.parametrizations`` are exact; what works through a
+        layer's ``forward`` is refused: hooks (old-style weight and spectral norm, pruning), LoRA and quantised layers,
+        FSDP2 units inside the predictor.
+
+        Raises:
+            TypeError: if ``q`` is not floating-point, or a layer is refused; the message names it, as ``hidden.0``.
+            ValueError: if ``q`` has another dimension, or reading a weight changes it, as ``spectral_norm`` does in
+                train mode.
+        """
         _checks.coordinates("q", q, self.dim)
         return torch.add(self._residual_gradient(q, factor=-1.0), q, alpha=-self.base_coeff)
 

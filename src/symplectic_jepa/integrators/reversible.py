@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from symplectic_jepa._derivatives import transforming
 from symplectic_jepa._precision import autocast_off
 from symplectic_jepa.hamiltonians import AbstractSeparable
 from symplectic_jepa.hamiltonians._autograd import unknown_leaf
@@ -47,6 +48,11 @@ def reversible_roll_out(
     hamiltonian: AbstractSeparable, updates: Updates, q: Tensor, p: Tensor, dt: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """`roll_out`, with a backward pass that needs only the final state."""
+    if transforming():
+        raise RuntimeError(
+            "gradient='reversible' has a backward pass of its own, which torch.func cannot transform; use "
+            "gradient='stored'"
+        )
     slots = [
         _Slot(values, name, x)
         for module in hamiltonian.modules()  # parameters, buffers and plain attributes, such as a control

@@ -115,7 +115,7 @@ class Splitting(Integrator):
                 floating-point, or ``dt`` is a tensor and the table not symmetric.
             ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, ``dt`` is not finite or ``gradient`` unknown.
             RuntimeError: in the backward pass of ``"reversible"``, if the Hamiltonian uses a tensor that requires a
-                gradient and is neither a parameter nor an attribute of its modules.
+                gradient and is neither a parameter nor an attribute of its modules; and under ``torch.func``.
         """
         if not isinstance(hamiltonian, AbstractSeparable):
             raise TypeError(

@@ -88,6 +88,9 @@ class Objective(Ranked, Pretrained, ExactBuffers):
     global batch and equal on every rank. It takes one collective, plus a small one for the row counts of each `MMD`.
     Gradients are exact under `DistributedDataParallel`. Everything runs in float32 or better.
 
+    In eval mode the loss is that of the local batch and no rank waits for another, so that one of them may evaluate
+    alone. For the loss of the global batch, call it in train mode under ``torch.no_grad()``, on every rank.
+
     Args:
         prediction: the prediction loss.
         penalties: named penalties, or ``None`` for the bare prediction loss.
@@ -150,12 +153,13 @@ class Objective(Ranked, Pretrained, ExactBuffers):
 
     def _loss(self, parts: StateParts, control: Tensor | None) -> ObjectiveOutput:
         named = dict(self._named_penalties())
+        ranks = self.batch_ranks
         predicted, *measured = reduce_all(
             [
                 self.prediction.reduction(parts, control),
-                *(penalty.reduction(parts, self.ranks) for penalty in named.values()),
+                *(penalty.reduction(parts, ranks) for penalty in named.values()),
             ],
-            self.ranks,
+            ranks,
         )
         # Not 1 · predicted: inductor would drop the product and return the detached term instead of the loss.
         loss = predicted.value if self.prediction_weight == 1 else self.prediction_weight * predicted.value

@@ -178,7 +178,7 @@ class HamJEPAObjective(Objective):
         _checks.samples("z_a", z_a)
         _checks.samples("z_b", z_b)
         parts = StateParts(torch.stack((z_a, z_b.to(z_a.dtype))))
-        return reduce_all([self.prediction.reduction(parts, control)], self.ranks)[0].value
+        return reduce_all([self.prediction.reduction(parts, control)], self.batch_ranks)[0].value
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # In older files the predictor is a direct child of the objective.

@@ -91,4 +91,4 @@ class LeJEPAObjective(Objective):
     def prediction_loss(self, states: Tensor) -> Tensor:
         """``L_pred`` of states ``(V, B, D)``, the global views first."""
         parts = StateParts(check_states(states, views=self.prediction.views))
-        return reduce_all([self.prediction.reduction(parts, None)], self.ranks)[0].value
+        return reduce_all([self.prediction.reduction(parts, None)], self.batch_ranks)[0].value

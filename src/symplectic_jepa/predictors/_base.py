@@ -21,7 +21,8 @@ class Predictor(Pretrained, nn.Module, ABC):
     """A map ``ẑ = Φ_±(z)`` from one view's state to the other's; subclasses implement `flow` [paper, eq. 28].
 
     Any map works; it needs no step size. If it handles only one direction per call, it can pass others to
-    `each_direction`.
+    `each_direction`. An objective calls `flow`, so hooks on the predictor itself do not run there; hooks on the modules
+    that `flow` calls do.
 
     Examples:
         >>> import torch

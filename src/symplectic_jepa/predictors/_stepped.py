@@ -71,8 +71,10 @@ class SteppedPredictor(Predictor):
 
         Raises:
             ValueError: if ``direction`` is invalid.
-            TypeError: if a state is not floating-point, or a ``control`` is given to a map that takes none.
+            TypeError: if a state is not floating-point, a ``control`` is given to a map that takes none, or a parameter
+                is sharded (FSDP2) and not gathered.
         """
+        self._check_gathered()
         signs = check_direction(direction, q)
         if not isinstance(signs, int) and not self.dt_per_state:
             return self.each_direction(q, p, direction=signs, control=control)
@@ -91,6 +93,15 @@ class SteppedPredictor(Predictor):
         """
         if self.learn_dt:
             raise ValueError("predictor must have a fixed dt, got learn_dt=True: dt -> 0 minimises the matching loss")
+
+    def _check_gathered(self) -> None:
+        for name, x in self.named_parameters():
+            if hasattr(type(x), "full_tensor"):  # a DTensor; its class is not imported, as not every torch build has it
+                raise TypeError(
+                    f"{name} must be gathered before the predictor runs, got a {type(x).__name__}: call fully_shard on "
+                    "the model or the objective, not on a part of the predictor; or on the predictor, with "
+                    "torch.distributed.fsdp.register_fsdp_forward_method(predictor, 'flow')"
+                )
 
     def _signed_dt(self, signs: int | tuple[int, ...], like: Tensor) -> float | Tensor:
         dt = self.dt

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from symplectic_jepa import _checks
 from symplectic_jepa.predictors._stepped import SteppedPredictor
@@ -67,16 +68,15 @@ class ResidualMLPPredictor(SteppedPredictor):
         if control is not None:
             raise TypeError("control must be None for a ResidualMLPPredictor, which takes no control")
         z = join_state(_checks.coordinates("q", q, self.dim), p)
+        residual: Callable[[Tensor], Tensor] = self.residual
+        # Weights are cast to the dtype of the state, and the layers called in any case, so that their hooks run.
+        cast = {
+            name: x.to(z.dtype)
+            for name, x in self.residual.named_parameters()
+            if x.is_floating_point() and x.dtype != z.dtype
+        }
+        if cast:
+            residual = lambda z: functional_call(self.residual, cast, z)  # noqa: E731
         for _ in range(self.steps):
-            z = z + dt * self._residual(z)
+            z = z + dt * residual(z)
         return split_state(z)
-
-    def _residual(self, z: Tensor) -> Tensor:
-        """``g(z)``, with the weights cast to the dtype of the state."""
-        for layer in self.residual:
-            if isinstance(layer, nn.Linear):
-                bias = layer.bias
-                z = F.linear(z, layer.weight.to(z.dtype), None if bias is None else bias.to(z.dtype))
-            else:
-                z = layer(z)
-        return z

@@ -55,6 +55,9 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
     `reduce_all`, and then calls every ``finish``. Any other module from ``(..., N, D)`` to a scalar also works in an
     objective, on the local batch.
 
+    In eval mode no rank waits for another: statistics are those of the local batch, as in ``SyncBatchNorm``. For those
+    of the global batch without gradients, call it in train mode under ``torch.no_grad()``, on every rank.
+
     Args:
         sync: use statistics of the global batch if ``torch.distributed`` is initialised; ``False`` uses the local one.
         process_group: the ranks that share the batch, as a process group or a one-dimensional device mesh; by default
@@ -102,4 +105,5 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
     @full_precision
     def measure(self, x: Tensor, /, **given: Tensor | None) -> Measured:
         """The scalar and its statistics, which are detached and stay on the device; arguments as for `forward`."""
-        return reduce_all([self.reduction(x, self.ranks, **given)], self.ranks)[0]
+        ranks = self.batch_ranks
+        return reduce_all([self.reduction(x, ranks, **given)], ranks)[0]

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from symplectic_jepa import _checks
+from symplectic_jepa._derivatives import once_differentiable
 
 CACHED = 2**16  # elements per tensor, so that about six tensors fit in a core's cache
 
@@ -52,15 +52,20 @@ class _CharacteristicSums(torch.autograd.Function):
     only a few ``(N, M)`` tensors, never one of size ``(N, M, T)``.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, y: Tensor, spacing: float, knots: int) -> Tensor:
-        ctx.save_for_backward(y)
-        ctx.spacing = spacing
+    def forward(y: Tensor, spacing: float, knots: int) -> Tensor:
         return fused_sums(y, spacing, knots) if y.is_cuda else torch_sums(y, spacing, knots)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, int], output: Tensor) -> None:
+        y, ctx.spacing, _ = inputs
+        ctx.save_for_backward(y)
+
+    @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (y,) = ctx.saved_tensors
         return (fused_gradient if y.is_cuda else torch_gradient)(y, grad, ctx.spacing), None, None
 

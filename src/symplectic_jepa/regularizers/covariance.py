@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from symplectic_jepa._derivatives import once_differentiable
 from symplectic_jepa._precision import wide_dtype
 from symplectic_jepa.distributed import count
 
@@ -59,7 +59,10 @@ def project(x: Tensor, projection: Tensor) -> Tensor:
 
 def log_det_per_dim(cov: Tensor) -> Tensor:
     """``(1/k) log det C`` of positive definite ``(..., k, k)``, by Cholesky [paper, eq. 35]."""
-    log_det: Tensor = _LogDet.apply(cov)
+    with torch.no_grad():
+        # cholesky_ex, unlike cholesky, does not wait for the device to report failure.
+        factor = torch.linalg.cholesky_ex(cov).L
+    log_det: Tensor = _LogDet.apply(cov, factor)
     return log_det / cov.shape[-1]
 
 
@@ -70,10 +73,15 @@ def _gram(x: Tensor) -> Tensor:
 
 
 class _Gram(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(x: Tensor) -> Tensor:
         return x.mT @ x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -85,22 +93,24 @@ class _Gram(torch.autograd.Function):
 class _LogDet(torch.autograd.Function):
     """``log det C`` with gradient ``C⁻¹`` from the same factor; autograd would differentiate the factorisation."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, cov: Tensor) -> Tensor:
-        # cholesky_ex, unlike cholesky, does not wait for the device to report failure.
-        factor: Tensor = torch.linalg.cholesky_ex(cov).L
-        ctx.save_for_backward(factor)
+    def forward(cov: Tensor, factor: Tensor) -> Tensor:
         log_det: Tensor = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return log_det
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1], output)
+
+    @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (factor,) = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        factor, _ = ctx.saved_tensors
         eye = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
         inverse = torch.linalg.solve_triangular(factor, eye, upper=False)
-        gradient: Tensor = grad[..., None, None] * (inverse.mT @ inverse)
-        return gradient
+        return grad[..., None, None] * (inverse.mT @ inverse), None
 
 
 def participation_ratio(cov: Tensor) -> Tensor:

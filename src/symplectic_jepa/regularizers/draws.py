@@ -31,6 +31,8 @@ _DRAWS = {"orthonormal_projection": orthonormal_projection, "unit_directions": u
 def _draw(  # noqa: PLR0917
     kind: str, seed: int, index: int, dim: int, k: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
+    if device.type == "meta":  # it has no generators
+        return torch.empty(dim, k, dtype=dtype, device=device)
     # The odd multiplier separates the streams of neighbouring seeds.
     generator = torch.Generator(device).manual_seed((seed * 0x9E3779B97F4A7C15 + index) % 2**63)
     with torch.inference_mode(False), torch.no_grad():

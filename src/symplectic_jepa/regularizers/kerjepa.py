@@ -8,9 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from symplectic_jepa import _checks
+from symplectic_jepa._derivatives import once_differentiable, transforming
 from symplectic_jepa._precision import wide_dtype
 from symplectic_jepa.distributed import Ranks, count
 from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
@@ -125,31 +125,44 @@ def gathered_rows(x: Tensor, ranks: Ranks) -> list[Tensor]:
 def squared_mmd(x: Tensor, weights: Tensor, bandwidth: float) -> Tensor:
     """``MMD²`` of ``Σ w_n δ(x_n) / Σ w_n`` to ``N(0, I)``: ``(..., N, d)`` to ``(...)``, summed in float64."""
     dim, square, total = x.shape[-1], bandwidth**2, weights.sum(dtype=wide_dtype(x))
-    pairs: Tensor = _KernelSum.apply(x.reshape(-1, *x.shape[-2:]), weights, square).reshape(x.shape[:-2])
+    pairs = _kernel_sum(x.reshape(-1, *x.shape[-2:]), weights, square).reshape(x.shape[:-2])
     cross = (weights * torch.exp(-x.square().sum(-1) / (2 * square + 2))).sum(-1, dtype=total.dtype)
     factor, target = (math.exp(-0.5 * dim * math.log1p(k / square)) for k in (1, 2))
     return pairs / total.square() - 2 * factor * cross / total + target
 
 
-class _KernelSum(torch.autograd.Function):
+def _kernel_sum(x: Tensor, weights: Tensor, square: float) -> Tensor:
     """``Σ_nm w_n w_m k(x_n, x_m)`` of ``(G, N, d)``; the gradient reuses the same kernel, which is not saved."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, square: float) -> Tensor:
-        totals, grads, w = [], [], weights[:, None]
+    needs_gradient = (x.requires_grad and torch.is_grad_enabled()) or transforming()
+    totals, grads, w = [], [], weights[:, None]
+    with torch.no_grad():
         for part in torch.split(x, max(1, _ENTRIES // x.shape[-2] ** 2)):
             y = part - part.mean(-2, keepdim=True)  # keeps the distances, and their precision if the mean is large
             half = 0.5 * y.square().sum(-1)
             kernel = (y @ y.mT).sub_(half[..., None]).sub_(half[..., None, :]).clamp_max_(0).div_(square).exp_()
             mass = kernel @ w
             totals.append((w.to(wide_dtype(x)) * mass).sum((-2, -1)))
-            if ctx.needs_input_grad[0]:
+            if needs_gradient:
                 grads.append((kernel @ (w * y) - mass * y) * (2 / square * w))
-        ctx.save_for_backward(*([torch.cat(grads)] if grads else []))
-        return torch.cat(totals)
+    total = torch.cat(totals)
+    return _WithGradient.apply(x, total, torch.cat(grads)) if needs_gradient else total
+
+
+class _WithGradient(torch.autograd.Function):
+    """The ``value`` ``(G)`` of a function of ``x`` ``(G, …)``, whose ``gradient`` is known."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[2], output)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor, None, None]:
-        (grad,) = ctx.saved_tensors
-        return grad * grad_total.to(grad.dtype)[:, None, None], None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, _ = ctx.saved_tensors
+        return gradient * grad.to(gradient.dtype)[:, None, None], None, None

@@ -8,10 +8,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
+from symplectic_jepa._derivatives import once_differentiable
 from symplectic_jepa._precision import power_of_two
 
 
@@ -99,27 +99,31 @@ def positive_trace(name: str, matrix: Tensor) -> Tensor:
 class _SymmetricRoot(torch.autograd.Function):
     """``H^{1/2}``; differentiable also where eigenvalues of ``H`` coincide, unlike ``eigh``."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(matrix)
-        root = values.clamp(min=0).sqrt()
-        ctx.save_for_backward(root, vectors)
+    def forward(matrix: Tensor, root: Tensor, vectors: Tensor) -> Tensor:
         result: Tensor = (vectors * root.unsqueeze(-2)) @ vectors.mT
         return result
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:], output)
+
+    @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # S² = H gives S dS + dS S = dH: in the eigenbasis of S, dS_ij = dH_ij / (s_i + s_j), and so its adjoint.
-        root, vectors = ctx.saved_tensors
+        root, vectors, _ = ctx.saved_tensors
         inner = (vectors.mT @ grad @ vectors) / (root.unsqueeze(-1) + root.unsqueeze(-2))
-        result: Tensor = vectors @ inner @ vectors.mT
-        return result
+        return vectors @ inner @ vectors.mT, None, None
 
 
 def symmetric_root(matrix: Tensor) -> Tensor:
     """``H^{1/2}`` of symmetric positive definite ``(..., d, d)``."""
-    root: Tensor = _SymmetricRoot.apply(matrix)
+    with torch.no_grad():
+        values, vectors = torch.linalg.eigh(matrix)
+    root: Tensor = _SymmetricRoot.apply(matrix, values.clamp(min=0).sqrt(), vectors)
     return root
 
 
