@@ -58,9 +58,17 @@ load_data(data_config(root))
 """
 
 
+@pytest.fixture
+def first(root):
+    """A process that packs, and waits before it has finished."""
+    process = subprocess.Popen([sys.executable, "-c", PACKER, str(root)], cwd=ROOT)
+    yield process
+    process.kill()
+    process.wait()
+
+
 @pytest.mark.parametrize("fate", ["finishes", "is killed"])
-def test_a_second_process_waits_for_the_first(root, fate, monkeypatch, capsys):
-    first = subprocess.Popen([sys.executable, "-c", PACKER, str(root)], cwd=ROOT)
+def test_a_second_process_waits_for_the_first(root, first, fate, monkeypatch, capsys):
     limit = time.monotonic() + 300
     while not (root.parent / "packing").exists():
         assert first.poll() is None
@@ -81,7 +89,7 @@ def test_a_second_process_waits_for_the_first(root, fate, monkeypatch, capsys):
     if fate == "finishes":
         monkeypatch.setattr(imagenet, "pack", lambda *a, **k: pytest.fail("packed twice"))
     assert len(load_data(data_config(root)).train_images) == 24
-    assert first.wait() == (0 if fate == "finishes" else -signal.SIGKILL)
+    assert first.wait(timeout=300) == (0 if fate == "finishes" else -signal.SIGKILL)
     assert capsys.readouterr().out.count("waiting for another process") == 1
     assert len(packs(root)) == 1
     assert not packs(root)[0].endswith(".partial")
