@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from examples.images.datasets import load_data
-from examples.images.imagenet import SUFFIXES
+from examples.images.decode import SUFFIXES
 from examples.images.packed import PackedImages, batches, pack
 from examples.model.build import build_model, build_optimizer
 from examples.recipe.schema import load_recipe

@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torchvision.datasets import CIFAR100
+from torchvision.datasets.utils import check_integrity
 
 from examples.images.imagenet import MEAN, STD, load_imagenet
+from examples.images.lock import exclusive
 from examples.images.packed import PackedImages
 from examples.images.textures import CLASS_NAMES, make_textures
 from examples.recipe.sections import CLASSES, Data
@@ -74,15 +76,10 @@ def refuse_other_data(recorded: str | None, found: str, config: Data, where: obj
 
 
 def _cifar100(config: Data) -> ImageData:
-    if not (Path(config.root) / CIFAR100.base_folder).is_dir():
-        print(f"CIFAR-100 is not in {config.root}; downloading it")
     try:
-        splits = [CIFAR100(config.root, train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError) as error:
-        raise SystemExit(
-            f"CIFAR-100 is not in {config.root!r} (data.root) and could not be downloaded ({error}); put the official "
-            f"files in {Path(config.root) / CIFAR100.base_folder}"
-        ) from error
+        splits = _read_cifar100(config.root, download=False)
+    except RuntimeError:  # torchvision found a file missing, or its MD5 sum wrong
+        splits = _download_cifar100(Path(config.root))
     (train_x, train_y), (test_x, test_y) = (
         (torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(split.targets)) for split in splits
     )
@@ -90,6 +87,27 @@ def _cifar100(config: Data) -> ImageData:
         train_x, train_y, test_x, test_y,
         mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762), class_names=tuple(splits[0].classes),
     )  # fmt: skip
+
+
+def _read_cifar100(root: str | Path, *, download: bool) -> list[CIFAR100]:
+    return [CIFAR100(root, train=train, download=download) for train in (True, False)]
+
+
+def _download_cifar100(root: Path) -> list[CIFAR100]:
+    """Download the files, one process at a time; the others read what the first has downloaded."""
+    folder = root / CIFAR100.base_folder
+    official = [*CIFAR100.train_list, *CIFAR100.test_list, (CIFAR100.meta["filename"], CIFAR100.meta["md5"])]
+    bad = [name for name, md5 in official if not check_integrity(folder / name, md5)]
+    print(f"CIFAR-100 is not in {root} (missing or damaged: {', '.join(bad)}); downloading it")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with exclusive(root):
+            return _read_cifar100(root, download=True)
+    except (OSError, RuntimeError) as error:
+        raise SystemExit(
+            f"CIFAR-100 is not in {str(root)!r} (data.root; missing or damaged: {', '.join(bad)}) and could not be "
+            f"downloaded ({error}); put the official files in {folder}"
+        ) from error
 
 
 def _imagenet100(config: Data) -> ImageData:

@@ -60,7 +60,7 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
         f"LayerNorm + Linear, {recipe.evaluation.probe_epochs} epochs, last epoch",
         "torch": torch.__version__,
         "classes": len(data.class_names),
-        "class_list_sha256": hashlib.sha256("\n".join(data.class_names).encode()).hexdigest(),
+        "class_list_sha256": hashlib.sha256("\n".join(data.class_names).encode(errors="surrogateescape")).hexdigest(),
         "readouts": rows,
         "dynamics": learned_force(model, initial, whole_states(features)),
     }

@@ -1,4 +1,4 @@
-"""Folders of pictures: found, checked, packed once, read ahead, augmented each within its own bounds."""
+"""Folders of pictures: found, packed, read ahead, augmented each within its own bounds, trained on."""
 
 import dataclasses
 
@@ -8,47 +8,24 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
-from examples.images import imagenet, packed
 from examples.images.augment import DRAWS, Augment, AugmentConfig
 from examples.images.datasets import load_data
 from examples.images.packed import batches
 from examples.measurement.features import baselines, encode, evaluate
 from examples.model.build import build_model
-from examples.recipe.schema import load_recipe
-from examples.recipe.sections import Data
 from examples.training.loop import train
 from examples.training.ranks import ranks
+from tests.helpers.pictures import CLASSES, data_config, picture_folders, recipe_for
 from tests.helpers.runs import assert_same_run, train_until
-
-MODES = ("RGB", "L", "CMYK", "RGB", "RGBA")  # as the real one: grey, CMYK and PNG under the name JPEG
-CLASSES = ("n01", "n02", "n03")
-
-
-def picture(path, seed):
-    generator = np.random.default_rng(seed)
-    mode = MODES[seed % len(MODES)]
-    coarse = generator.integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    image = Image.fromarray(coarse).resize(tuple(int(n) for n in generator.integers(40, 120, 2)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.convert(mode).save(path, "PNG" if mode == "RGBA" else "JPEG")
 
 
 @pytest.fixture
 def root(tmp_path):
-    for split, count in (("train", 8), ("val", 4)):
-        for c, name in enumerate(CLASSES):
-            for i in range(count):
-                picture(tmp_path / "data" / split / name / f"{i}.JPEG", 100 * c + 10 * count + i)
-    return tmp_path / "data"
-
-
-def config(root, **changes):
-    settings = {"image_size": 32, "crop": 24, "workers": 0, "cache": str(root.parent / "cache"), **changes}
-    return Data(name="imagenet100", root=str(root), **settings)
+    return picture_folders(tmp_path / "data")
 
 
 def test_pixels_and_labels_are_the_files(root):
-    data = load_data(config(root))
+    data = load_data(data_config(root))
     assert data.class_names == CLASSES
     assert data.train_labels.tolist() == [c for c in range(3) for _ in range(8)]
     files = [root / "train" / name / f"{i}.JPEG" for name in CLASSES for i in range(8)]
@@ -60,7 +37,7 @@ def test_pixels_and_labels_are_the_files(root):
 
 
 def test_a_batch_is_padded_and_its_sizes_are_told(root):
-    images = load_data(config(root)).train_images
+    images = load_data(data_config(root)).train_images
     positions = torch.tensor([5, 0, 17])
     batch = images[positions]
     assert batch.images.dtype == torch.uint8
@@ -71,7 +48,7 @@ def test_a_batch_is_padded_and_its_sizes_are_told(root):
 
 
 def test_the_evaluations_crop_is_torchvisions(root):
-    images = load_data(config(root)).test_images
+    images = load_data(data_config(root)).test_images
     crops = torch.cat(list(images.centres(5)))
     assert crops.shape == images.shape == (12, 3, 24, 24)
     for i, crop in enumerate(crops):
@@ -100,20 +77,20 @@ def test_padded_images_are_augmented_as_if_alone():
 
 
 def test_kaggles_parts_hold_the_same(root, tmp_path):
-    plain = load_data(config(root))
+    plain = load_data(data_config(root))
     parts = tmp_path / "kaggle"
     for i, name in enumerate(CLASSES):
         (parts / f"train.X{i + 1}").mkdir(parents=True)
         (root / "train" / name).rename(parts / f"train.X{i + 1}" / name)
     (root / "val").rename(parts / "val.X")
-    data = load_data(config(parts))
+    data = load_data(data_config(parts))
     assert data.class_names == plain.class_names
     assert torch.equal(data.train_labels, plain.train_labels)
     assert np.array_equal(data.train_images.pixels, plain.train_images.pixels)
 
 
 def test_the_first_classes_can_be_chosen(root):
-    whole, part = load_data(config(root)), load_data(config(root, classes=2))
+    whole, part = load_data(data_config(root)), load_data(data_config(root, classes=2))
     assert (len(part.train_images), len(part.test_images), part.class_names) == (16, 8, CLASSES[:2])
     assert part.train_labels.max() == 1
     assert np.array_equal(part.train_images.image(15), whole.train_images.image(15))
@@ -122,10 +99,10 @@ def test_the_first_classes_can_be_chosen(root):
 def test_data_that_are_not_whole_are_refused_by_name(root):
     def refused(message, **changes):
         with pytest.raises(SystemExit, match=message):
-            load_data(config(root, **changes))
+            load_data(data_config(root, **changes))
 
     with pytest.raises(SystemExit, match=r"data\.root must be a folder .* got '.*/nowhere'"):
-        load_data(config(root).model_copy(update={"root": str(root / "nowhere")}))
+        load_data(data_config(root).model_copy(update={"root": str(root / "nowhere")}))
     refused("packing needs about 0.0 GiB, but data.cache_gib allows 0", cache_gib=0.0)
     (root / "train" / "n02").rename(root / "moved")
     refused(r"must have the same classes; 1 are in only one: n02")
@@ -144,52 +121,15 @@ def test_data_that_are_not_whole_are_refused_by_name(root):
     refused(r"contains neither train/ nor train\.X")
 
 
-def test_an_unreadable_image_is_named_or_tolerated(root, capsys):
-    broken = root / "train" / "n02" / "3.JPEG"
-    broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.raises(SystemExit, match=r"1 of 24 images cannot be read .*n02/3\.JPEG"):
-        load_data(config(root))
-    cache = root.parent / "cache"
-    assert [path.suffix for path in cache.iterdir()] == [".partial"]  # nothing that looks whole
-    (root / "train" / "n03" / "0.JPEG").write_text("no picture")
-    data = load_data(config(root, corrupt_share=0.1))
-    assert len(data.train_images) == 22
-    assert data.train_labels.tolist() == [0] * 8 + [1] * 7 + [2] * 7
-    assert "2 of 24 images of train cannot be read and are skipped" in capsys.readouterr().out
-    listed = next(cache.glob("*px-*[!l]/train.unreadable.txt")).read_text()
-    assert "n02/3.JPEG" in listed
-    assert "n03/0.JPEG" in listed
-
-
-def test_packing_goes_once_and_anew_when_files_change(root, monkeypatch):
-    load_data(config(root))
-    monkeypatch.setattr(imagenet, "pack", lambda *a, **k: pytest.fail("packed again"))
-    load_data(config(root))
-    monkeypatch.undo()
-    picture(root / "train" / "n01" / "new.JPEG", 7)
-    assert len(load_data(config(root)).train_images) == 25
-
-
-def test_a_killed_packing_leaves_nothing_whole(root, monkeypatch):
-    def killed(*arguments, **settings):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(packed.np, "savez", killed)
-    with pytest.raises(KeyboardInterrupt):
-        load_data(config(root))
-    monkeypatch.undo()
-    assert len(load_data(config(root)).train_images) == 24
-
-
 def test_workers_decode_the_same(root):
-    one = load_data(config(root)).train_images
-    two = load_data(config(root, workers=2, cache=str(root.parent / "other"))).train_images
+    one = load_data(data_config(root)).train_images
+    two = load_data(data_config(root, workers=2, cache=str(root.parent / "other"))).train_images
     assert np.array_equal(one.pixels, two.pixels)
     assert np.array_equal(one.offsets, two.offsets)
 
 
 def test_batches_come_in_order_one_ahead_and_with_their_errors(root):
-    images = load_data(config(root)).train_images
+    images = load_data(data_config(root)).train_images
     positions = list(torch.arange(24).split(7))
     read = list(batches(images, positions))
     assert len(read) == 4
@@ -202,20 +142,6 @@ def test_batches_come_in_order_one_ahead_and_with_their_errors(root):
     next(reader)
     with pytest.raises(IndexError):
         next(reader)
-
-
-TINY = [
-    "data.image_size=32", "data.crop=32", "data.workers=0", "data.batch_size=8", "augment.size=32",
-    "augment.blur_kernel=3",
-    "encoder.backbone=small_cnn", "encoder.grid=2", "encoder.token_channels=8", "predictor.hidden_dim=16",
-    "train.epochs=2", "train.precision=fp32", "train.log_every=1", "optim.warmup_epochs=1", "evaluation.probe_epochs=1",
-    "evaluation.ks=[1,20]",
-]  # fmt: skip
-
-
-def recipe_for(root, out, *more):
-    cache = f"data.cache={root.parent / 'cache'}"
-    return load_recipe("imagenet100", [*TINY, f"data.root={root}", cache, f"train.out={out}", *more])
 
 
 def test_a_run_on_folders_trains_resumes_and_is_evaluated(root, tmp_path, monkeypatch):

@@ -1,0 +1,288 @@
+"""Packing happens once and whole, damage is found, and what cannot be used is named."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from examples.images import imagenet, packed
+from examples.images.datasets import load_data
+from examples.images.packed import batches
+from examples.measurement.features import evaluate
+from examples.training.loop import train
+from examples.training.ranks import ranks
+from tests.helpers.paths import ROOT
+from tests.helpers.pictures import CLASSES, data_config, picture, picture_folders, recipe_for
+
+
+@pytest.fixture
+def root(tmp_path):
+    return picture_folders(tmp_path / "data")
+
+
+def packs(root):
+    """What a user sees in the cache."""
+    return sorted(path.name for path in (root.parent / "cache").iterdir() if path.name != ".lock")
+
+
+def refused(message, root, **changes):
+    with pytest.raises(SystemExit, match=message):
+        load_data(data_config(root, **changes))
+
+
+PACKER = """
+import sys, time
+from pathlib import Path
+from examples.images import packed
+from examples.images.datasets import load_data
+from tests.helpers.pictures import data_config
+root, savez = Path(sys.argv[1]), packed.np.savez
+def pause(*arguments, **arrays):
+    (root.parent / "packing").touch()
+    while not (root.parent / "go").exists():
+        time.sleep(0.01)
+    savez(*arguments, **arrays)
+packed.np.savez = pause
+load_data(data_config(root))
+"""
+
+
+@pytest.fixture
+def first(root):
+    """A process that packs, and waits before it has finished."""
+    process = subprocess.Popen([sys.executable, "-c", PACKER, str(root)], cwd=ROOT)
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("fate", ["finishes", "is killed"])
+def test_a_second_process_waits_for_the_first(root, first, fate, monkeypatch, capsys):
+    limit = time.monotonic() + 300
+    while not (root.parent / "packing").exists():
+        assert first.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    left = packs(root)
+    assert [name.endswith(".partial") for name in left] == [True]
+    flock = fcntl.flock
+
+    def end_the_first(file, how):
+        if how == fcntl.LOCK_EX:  # this process is about to wait
+            if fate == "is killed":
+                first.kill()
+            (root.parent / "go").touch()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", end_the_first)
+    if fate == "finishes":
+        monkeypatch.setattr(imagenet, "pack", lambda *a, **k: pytest.fail("packed twice"))
+    assert len(load_data(data_config(root)).train_images) == 24
+    assert first.wait(timeout=300) == (0 if fate == "finishes" else -signal.SIGKILL)
+    assert capsys.readouterr().out.count("waiting for another process") == 1
+    assert len(packs(root)) == 1
+    assert not packs(root)[0].endswith(".partial")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_packing_that_fails_leaves_nothing(root, error, monkeypatch):
+    def fail(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr(packed.np, "savez", fail)
+    full = r"cannot pack images into .*cache.* No space left on device; about 0\.0 GiB are needed and \d+\.\d GiB free"
+    with pytest.raises((KeyboardInterrupt, SystemExit), match=full if isinstance(error, OSError) else None):
+        load_data(data_config(root))
+    assert packs(root) == []
+    monkeypatch.undo()
+    assert len(load_data(data_config(root)).train_images) == 24
+
+
+def test_a_cache_that_cannot_be_written_is_named(root):
+    (root.parent / "cache").write_text("a file")
+    refused(r"cannot pack images into .*cache \(data\.cache\): .*File exists", root)
+
+
+def test_packing_goes_once_and_anew_when_files_change(root, monkeypatch):
+    path = root / "train" / "n01" / "0.bmp"
+    Image.new("RGB", (40, 40), "red").save(path)
+    size, changed = path.stat().st_size, path.stat().st_mtime_ns
+    assert load_data(data_config(root)).train_images.image(1)[:, 0, 0].tolist() == [255, 0, 0]
+    monkeypatch.setattr(imagenet, "pack", lambda *a, **k: pytest.fail("packed again"))
+    load_data(data_config(root))
+    monkeypatch.undo()
+    Image.new("RGB", (40, 40), "blue").save(path)
+    assert path.stat().st_size == size
+    os.utime(path, ns=(changed, changed + 1))
+    assert load_data(data_config(root)).train_images.image(1)[:, 0, 0].tolist() == [0, 0, 255]
+    picture(root / "train" / "n01" / "new.JPEG", 7)
+    assert len(load_data(data_config(root)).train_images) == 26
+
+
+def rewrite(path, change):
+    content = bytearray(path.read_bytes())
+    change(content)
+    path.write_bytes(content)
+
+
+def rewrite_labels(path, change):
+    with np.load(path) as index:
+        arrays = dict(index)
+    change(arrays["labels"])
+    np.savez(path, **arrays)
+
+
+def zero(content):
+    content[1000:1010] = bytes(10)
+
+
+def shift(content):
+    content.insert(0, content.pop())
+
+
+def swap(labels):
+    labels[[0, -1]] = labels[[-1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        (
+            "train.bin",
+            lambda path: rewrite(path, bytearray.pop),
+            r"it has \d+ bytes, but should have \d+",
+        ),
+        ("val.bin", Path.unlink, r"it has 0 bytes, but should have \d+"),
+        ("val.bin", lambda path: rewrite(path, zero), "the pixels at byte 0 do not match"),
+        ("val.bin", lambda path: rewrite(path, shift), "the pixels at byte 0 do not match"),
+        ("train.npz", lambda path: rewrite(path, bytearray.pop), "its index cannot be read"),
+        ("train.npz", lambda path: path.write_bytes(b""), "its index cannot be read"),
+        ("train.npz", Path.unlink, "its index cannot be read"),
+        ("train.npz", lambda path: rewrite_labels(path, swap), "its index does not match"),
+    ],
+)
+def test_a_damaged_pack_is_refused_when_it_is_opened(root, name, damage, message):
+    load_data(data_config(root))
+    path = root.parent / "cache" / packs(root)[0] / name
+    damage(path)
+    refused(rf"{path.with_suffix('.bin')} is damaged: {message}.*; delete {path.parent} to pack", root)
+    shutil.rmtree(path.parent)
+    load_data(data_config(root))
+
+
+@pytest.mark.parametrize("damage", [zero, shift])
+def test_damaged_training_images_are_refused_when_they_are_read(root, damage):
+    load_data(data_config(root))
+    rewrite(root.parent / "cache" / packs(root)[0] / "train.bin", damage)
+    images = load_data(data_config(root)).train_images
+    with pytest.raises(SystemExit, match=r"train\.bin is damaged: the pixels at byte 0 do not match"):
+        images.image(0)
+    with pytest.raises(SystemExit, match=r"train\.bin is damaged"):
+        list(batches(images.subset(images.labels < 2), list(torch.arange(16).split(4))))
+
+
+@pytest.fixture
+def hang_limit():
+    old = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still waiting after a minute"))
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, old)
+
+
+@pytest.mark.usefixtures("hang_limit")
+def test_what_cannot_be_read_is_counted_and_listed(root, monkeypatch, capsys):
+    folder = root / "train" / "n02"
+    truncated = folder / "3.JPEG"
+    truncated.write_bytes(truncated.read_bytes()[:200])
+    refused(
+        r"1 of 24 images cannot be read, a share of 0\.042 \(data\.corrupt_share allows 1e-05\): .*n02/3\.JPEG", root
+    )
+    assert packs(root) == []
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    Image.new("1", (300, 300)).save(folder / "bomb.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "link.png").symlink_to("nowhere")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "folder.png").mkdir()
+    (folder / "text.png").write_text("no picture")
+    data = load_data(data_config(root, corrupt_share=0.3))
+    assert data.train_labels.tolist() == [0] * 8 + [1] * 7 + [2] * 8
+    assert "7 of 30 images of train cannot be read and are skipped" in capsys.readouterr().out
+    reasons = (root.parent / "cache" / packs(root)[0] / "train.unreadable.txt").read_text()
+    for name, reason in {
+        "3.JPEG": "OSError", "bomb.png": "DecompressionBombError", "pipe.png": "ValueError: not a regular file",
+        "link.png": "FileNotFoundError", "loop.png": "", "folder.png": "ValueError: not a regular file",
+        "text.png": "UnidentifiedImageError",
+    }.items():  # fmt: skip
+        assert f"n02/{name}: {reason}" in reasons
+    # A pack made with a higher share does not pass for one with all images.
+    refused(r"7 of 30 images cannot be read, .*allows 1e-05\): see .*train\.unreadable\.txt", root)
+
+
+def test_a_class_without_a_readable_image_is_refused(root):
+    for path in (root / "val" / "n02").iterdir():
+        path.write_text("no picture")
+    refused(r"val/n02 has no image that can be read: .*val/n02/0\.JPEG: UnidentifiedImageError", root, corrupt_share=1)
+    assert packs(root) == []
+
+
+def test_a_class_far_smaller_than_the_others_is_mentioned(root, capsys):
+    for c in ("n01", "n02"):
+        for i in range(8, 12):
+            picture(root / "train" / c / f"{i}.JPEG", i)
+    for i in range(1, 8):
+        (root / "train" / "n03" / f"{i}.JPEG").unlink()
+    load_data(data_config(root))
+    expected = "train: 1 classes have far fewer images than the median, 12: 'n03' (1)"
+    assert capsys.readouterr().out.splitlines() == [expected]
+
+
+def test_every_suffix_that_pillow_reads_counts_and_other_files_are_mentioned(root, capsys):
+    folder = root / "train" / "n01"
+    for name in ("a.tif", "b.jfif", "c.PPM", "d.gif"):
+        Image.new("RGB", (40, 40)).save(folder / name)
+    for name in ("e.txt", "f.txt", "g"):
+        (folder / name).write_text("no picture")
+    (root / "train" / "list.csv").write_text("beside the classes")
+    for hidden in (".ipynb_checkpoints", "__MACOSX", ".cache"):
+        shutil.copytree(folder, root / "train" / hidden)
+        shutil.copytree(folder, folder / hidden)
+    shutil.copy(folder / "0.JPEG", folder / "._0.JPEG")
+    data = load_data(data_config(root))
+    assert data.class_names == CLASSES
+    assert data.train_labels.bincount().tolist() == [12, 8, 8]
+    expected = "train: 4 files or folders are not images and are skipped (suffixes: '.txt', '.csv', '')"
+    assert capsys.readouterr().out.splitlines() == [expected]
+
+
+def test_names_that_are_not_utf8_are_packed_trained_on_and_evaluated(tmp_path, capsys):
+    bad = os.fsdecode(b"n03\xe9")  # Latin-1
+    classes = ("n01", "n02", bad)
+    try:
+        root = picture_folders(tmp_path / "data", classes)
+    except OSError:
+        pytest.skip("this file system only takes names in UTF-8")
+    (root / "train" / bad / os.fsdecode(b"\xff.JPEG")).write_text("no picture")
+    (root / "train" / bad / os.fsdecode(b"x.t\xff")).write_text("no picture")
+    recipe = recipe_for(root, tmp_path / "run", "data.corrupt_share=0.2")
+    with ranks("cpu") as mine:
+        data = load_data(recipe.data)
+        train(recipe, data, mine)
+    assert data.class_names == classes
+    assert len(data.train_images) == 24
+    listed = (root.parent / "cache" / packs(root)[0] / "train.unreadable.txt").read_bytes()
+    assert b"n03\xe9/\xff.JPEG: UnidentifiedImageError" in listed
+    assert evaluate(tmp_path / "run")["class_list_sha256"] == hashlib.sha256(b"n01\nn02\nn03\xe9").hexdigest()
+    capsys.readouterr().out.encode()  # what was printed can be printed on any terminal
