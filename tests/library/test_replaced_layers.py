@@ -123,7 +123,8 @@ def test_a_refused_layer_is_refused_in_a_compiled_graph_and_in_an_export_too():
     with pytest.raises(Exception, match=r"hidden.0 must be an nn.Linear"):
         torch.compile(predictor, fullgraph=True, backend="aot_eager")(z)
     with pytest.raises(Exception, match=r"hidden.0 must be an nn.Linear"):
-        torch.export.export(predictor, (z,))
+        # strict: an error in the other mode leaves a hook behind in torch 2.11, and nothing compiles after it
+        torch.export.export(predictor, (z,), strict=True)
 
 
 @pytest.mark.parametrize("name", ["hidden.0", "hidden.1"])
