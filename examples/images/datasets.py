@@ -12,10 +12,10 @@ from torchvision.datasets import CIFAR100
 from torchvision.datasets.utils import check_integrity
 
 from examples.images.imagenet import MEAN, STD, load_imagenet
-from examples.images.lock import exclusive
 from examples.images.packed import PackedImages
 from examples.images.textures import CLASS_NAMES, make_textures
 from examples.recipe.sections import CLASSES, Data
+from examples.system.lock import locked
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ def _download_cifar100(root: Path) -> list[CIFAR100]:
     bad = [name for name, md5 in official if not check_integrity(folder / name, md5)]
     print(f"CIFAR-100 is not in {root} (missing or damaged: {', '.join(bad)}); downloading it")
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with exclusive(root):
+        with locked(root, wait=True):
             return _read_cifar100(root, download=True)
     except (OSError, RuntimeError) as error:
         raise SystemExit(

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from examples.images.decode import SUFFIXES
-from examples.images.lock import exclusive
-from examples.images.packed import PackedImages, check_share, check_space, estimate, pack, sync, unreadable_list
+from examples.images.packed import PackedImages, check_share, check_space, estimate, pack, unreadable_list
 from examples.recipe.sections import Data
+from examples.system.files import sync_folder
+from examples.system.lock import locked
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FORMAT = 2  # version of the packed files; count it up when pixels or index change
@@ -126,8 +127,8 @@ def pack_splits(folder: Path, splits: dict[str, Split], classes: Sequence[str], 
     partial = cache / f"{folder.name}.{secrets.token_hex(8)}.partial"
     workers = (os.cpu_count() or 1) if config.workers is None else config.workers
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with exclusive(cache):
+        cache.mkdir(parents=True, exist_ok=True)  # here, so that the error names data.cache
+        with locked(cache, wait=True):
             if folder.is_dir():  # packed while this process waited
                 return
             for left in cache.glob("*px-*.partial"):  # by killed processes: no other one packs now
@@ -141,9 +142,9 @@ def pack_splits(folder: Path, splits: dict[str, Split], classes: Sequence[str], 
                         partial / f"{name}.bin", files, labels,
                         size=config.image_size, workers=workers, tolerated=config.corrupt_share,
                     )  # fmt: skip
-                sync(partial)
+                sync_folder(partial)
                 partial.rename(folder)
-                sync(cache)
+                sync_folder(cache)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:

@@ -197,7 +197,8 @@ def pack(
         text = "\n".join(unreadable) + "\n"
         unreadable_list(path).write_text(text, encoding="utf-8", errors="surrogateescape")  # names of any bytes
     for written in (path, path.with_suffix(".npz")):
-        sync(written)
+        with written.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def unreadable_list(path: Path) -> Path:
@@ -225,15 +226,6 @@ def check_space(folder: Path, needed: int, limit_gib: float) -> None:
         raise SystemExit(f"packing needs about {gib:.1f} GiB, but data.cache_gib allows {limit_gib:g}")
     if gib > free_gib:
         raise SystemExit(f"packing needs about {gib:.1f} GiB, but {folder} (data.cache) has {free_gib:.1f} free")
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _crc(*arrays: np.ndarray) -> int:

@@ -19,12 +19,16 @@ _held: set[Path] = set()  # by this process
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Create ``folder`` and hold it for this process, which may do so again inside.
 
     The lock is the kernel's (`flock`) and ends with the process, however that ends. On a network file system it works
     between machines if the server has locks; where there are none, a warning says so. Temporary files that a killed
     process left are removed.
+
+    Args:
+        folder: the folder.
+        wait: wait until another process that holds the folder ends.
 
     Raises:
         SystemExit: if another process holds the folder, naming it, or the folder cannot be written to.
@@ -40,7 +44,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise SystemExit(f"{folder} cannot be written to: {error.strerror or error}") from error
     try:
-        _lock(descriptor, folder)
+        _lock(descriptor, folder, wait)
         _held.add(key)
         yield
     finally:
@@ -48,12 +52,15 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def _lock(descriptor: int, folder: Path, wait: bool) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         owner = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
-        raise SystemExit(f"{folder} is in use by {owner}: wait until it ends, or choose another folder") from error
+        if not wait:
+            raise SystemExit(f"{folder} is in use by {owner}: wait until it ends, or choose another folder") from error
+        print(f"waiting for {owner}, which writes into {str(folder)!a}", flush=True)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         warnings.warn(f"{folder} cannot be locked ({error.strerror}): do not start two runs in it", stacklevel=4)
     for partial in folder.glob(".*.partial"):  # the names that `files.replace` gives

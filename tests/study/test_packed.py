@@ -90,7 +90,7 @@ def test_a_second_process_waits_for_the_first(root, first, fate, monkeypatch, ca
         monkeypatch.setattr(imagenet, "pack", lambda *a, **k: pytest.fail("packed twice"))
     assert len(load_data(data_config(root)).train_images) == 24
     assert first.wait(timeout=300) == (0 if fate == "finishes" else -signal.SIGKILL)
-    assert capsys.readouterr().out.count("waiting for another process") == 1
+    assert capsys.readouterr().out.count("waiting for process") == 1
     assert len(packs(root)) == 1
     assert not packs(root)[0].endswith(".partial")
 
