@@ -58,6 +58,7 @@ from symplectic_jepa.regularizers import (
     VICReg,
     advance_draws,
     hold_draws,
+    set_step,
 )
 from symplectic_jepa.state import join_state, split_state
 
@@ -107,6 +108,7 @@ __all__ = [
     "predictors",
     "regularizers",
     "ruth3",
+    "set_step",
     "sigreg_baseline",
     "sigreg_penalties",
     "split_state",

@@ -13,7 +13,7 @@ from symplectic_jepa._precision import ExactBuffers, exact_scalar, full_precisio
 from symplectic_jepa.distributed import Ranked, Ranks, count
 from symplectic_jepa.objectives.penalty import Penalty, StateParts
 from symplectic_jepa.pretrained import Pretrained
-from symplectic_jepa.regularizers import Measured, Reduction, reduce_all
+from symplectic_jepa.regularizers import Measured, Reduction, reduce_all, set_step
 from symplectic_jepa.regularizers._base import Group
 
 T = TypeVar("T")
@@ -187,6 +187,14 @@ class Objective(Ranked, Pretrained, ExactBuffers):
             setter: Any = getattr(module, "set_residual_scale", None)
             if setter is not None:
                 setter(scale)
+
+    def set_step(self, step: int | None) -> None:
+        """Draw for training step ``step`` until the next call, instead of counting forward passes; see `set_step`.
+
+        Raises:
+            ValueError: if ``step`` is neither ``None`` nor an int >= 0.
+        """
+        set_step(self, step)
 
     def _named_penalties(self) -> Iterator[tuple[str, Penalty]]:
         for name, penalty in self.penalties.items():

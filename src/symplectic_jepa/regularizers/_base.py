@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from symplectic_jepa._precision import full_precision
 from symplectic_jepa.distributed import Ranked, Ranks
 from symplectic_jepa.pretrained import Pretrained
+from symplectic_jepa.regularizers.draws import set_step
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -103,3 +104,11 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
     def measure(self, x: Tensor, /, **given: Tensor | None) -> Measured:
         """The scalar and its statistics, which are detached and stay on the device; arguments as for `forward`."""
         return reduce_all([self.reduction(x, self.ranks, **given)], self.ranks)[0]
+
+    def set_step(self, step: int | None) -> None:
+        """Draw for training step ``step`` until the next call, instead of counting forward passes; see `set_step`.
+
+        Raises:
+            ValueError: if ``step`` is neither ``None`` nor an int >= 0.
+        """
+        set_step(self, step)
