@@ -59,13 +59,10 @@ def reversible_roll_out(
     unique = {id(x): x for x in held}.values()  # a shared tensor gets its gradient once
     if not (torch.is_grad_enabled() and any(x.requires_grad for x in (q, p, *unique))):
         return roll_out(hamiltonian, updates, q, p, dt)  # nothing will be recomputed
-    q, p = _apply(hamiltonian, updates, dt, slots, q, p, *unique)
-    return q, p
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # a graph can neither replace tensors nor watch operations
-def _apply(*arguments: Any) -> tuple[Tensor, Tensor]:
-    q, p = _Reversible.apply(*arguments)
+    apply: Any = _Reversible.apply
+    if torch.compiler.is_compiling():  # a graph can neither replace tensors nor watch operations
+        apply = torch.compiler.disable(apply)  # type: ignore[no-untyped-call]
+    q, p = apply(hamiltonian, updates, dt, slots, q, p, *unique)
     return q, p
 
 

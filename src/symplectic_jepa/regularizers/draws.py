@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.module_tracker import ModuleTracker
 
 from symplectic_jepa import _checks
 
@@ -80,6 +79,8 @@ def _(*arguments: Any) -> Tensor:
 
 def _in_backward() -> bool:
     """Whether autograd is running a backward pass on this thread."""
+    from torch.utils.module_tracker import ModuleTracker  # noqa: PLC0415  (`import torch` does not load it)
+
     running: bool = ModuleTracker().is_bw  # the public name of torch._C._current_graph_task_id() != -1
     return running
 

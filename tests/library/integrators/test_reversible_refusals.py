@@ -1,5 +1,7 @@
 """A reversible gradient evaluates the Hamiltonian twice: one that would not repeat itself is refused."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -107,3 +109,20 @@ def test_what_is_switched_off_is_exact(name):
         grads.append(torch.autograd.grad(end.square().sum(), [q, p, *hamiltonian.parameters()], allow_unused=True))
     for reversible, stored in zip(*grads, strict=True):
         torch.testing.assert_close(reversible, stored, rtol=1e-9, atol=1e-12)
+
+
+def test_compiled_code_around_it_is_refused_too():
+    """It breaks the graph, so it still runs in eager mode."""
+    hamiltonian, (q, p) = potential(nn.Dropout(0.2)).double(), states(6).requires_grad_()
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda q: sj.leapfrog(hamiltonian, 2 * q, p, dt=0.1, gradient="reversible")[0], backend="aot_eager"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.11 warns that it cannot trace this
+        with pytest.raises(RuntimeError, match="draws random numbers"):
+            compiled(q)
+        hamiltonian.eval()
+        (got,) = torch.autograd.grad(compiled(q).square().sum(), q)
+    (wanted,) = torch.autograd.grad(sj.leapfrog(hamiltonian, 2 * q, p, dt=0.1)[0].square().sum(), q)
+    torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12)

@@ -24,7 +24,7 @@ def build(name):
 
 
 def states():
-    return torch.randn(2, 24, 2 * D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.randn(2, 48, 2 * D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def loss_of(module, x):
