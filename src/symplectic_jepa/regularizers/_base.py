@@ -87,6 +87,14 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
     def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
         """Local sums of ``(..., N, D)`` in float32 or better, and a function of their totals over ``ranks``."""
 
+    def set_step(self, step: int | None) -> None:
+        """Draw for training step ``step`` until the next call, instead of counting forward passes; see `set_step`.
+
+        Raises:
+            ValueError: if ``step`` is neither ``None`` nor an int >= 0.
+        """
+        set_step(self, step)
+
     def forward(self, x: Tensor, **given: Tensor | None) -> Tensor:
         """Map ``(..., N, D)`` to a scalar, averaged over leading dimensions.
 
@@ -104,11 +112,3 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
     def measure(self, x: Tensor, /, **given: Tensor | None) -> Measured:
         """The scalar and its statistics, which are detached and stay on the device; arguments as for `forward`."""
         return reduce_all([self.reduction(x, self.ranks, **given)], self.ranks)[0]
-
-    def set_step(self, step: int | None) -> None:
-        """Draw for training step ``step`` until the next call, instead of counting forward passes; see `set_step`.
-
-        Raises:
-            ValueError: if ``step`` is neither ``None`` nor an int >= 0.
-        """
-        set_step(self, step)
