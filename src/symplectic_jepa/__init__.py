@@ -59,6 +59,7 @@ from symplectic_jepa.regularizers import (
     VICReg,
     advance_draws,
     hold_draws,
+    set_step,
 )
 from symplectic_jepa.state import join_state, split_state
 from symplectic_jepa.vector_encoders import PhaseSpaceCausalEncoder, PhaseSpaceVectorEncoder
@@ -112,6 +113,7 @@ __all__ = [
     "predictors",
     "regularizers",
     "ruth3",
+    "set_step",
     "sigreg_baseline",
     "sigreg_penalties",
     "split_state",

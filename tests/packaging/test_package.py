@@ -50,7 +50,7 @@ def test_every_public_name_and_method_has_a_docstring(module):
 WITHOUT_SOURCE = """
 KNNAccuracy ProbeResult Spectrum ObjectiveOutput ConditionalDistribution KickDriftScaling IsotropyReport QuadraticLift
 Integrator Geometry RadialGeometry BatchRegularizer Reduction Pretrained
-hold_draws advance_draws reduce_all Measured Ranks StateParts PredictionLoss mean_over_samples
+hold_draws advance_draws set_step reduce_all Measured Ranks StateParts PredictionLoss mean_over_samples
 orthonormal_projection unit_directions load_reference_checkpoint
 """
 

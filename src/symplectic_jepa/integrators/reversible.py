@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from symplectic_jepa._derivatives import transforming
 from symplectic_jepa._precision import autocast_off
@@ -62,7 +63,12 @@ def reversible_roll_out(
     ]
     held = [slot.tensor for slot in slots] + ([dt] if isinstance(dt, Tensor) else [])
     unique = {id(x): x for x in held}.values()  # a shared tensor gets its gradient once
-    q, p = _Reversible.apply(hamiltonian, updates, dt, slots, q, p, *unique)
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in (q, p, *unique))):
+        return roll_out(hamiltonian, updates, q, p, dt)  # nothing will be recomputed
+    apply: Any = _Reversible.apply
+    if torch.compiler.is_compiling():  # a graph can neither replace tensors nor watch operations
+        apply = torch.compiler.disable(apply)  # type: ignore[no-untyped-call]
+    q, p = apply(hamiltonian, updates, dt, slots, q, p, *unique)
     return q, p
 
 
@@ -97,7 +103,14 @@ class _Reversible(torch.autograd.Function):
         p: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        q, p = roll_out(hamiltonian, updates, q, p, dt)
+        buffers, versions = dict(hamiltonian.named_buffers()), [x._version for x in tensors]
+        # Only the first kick and drift are watched; all others run the same code.
+        with _RefuseRandom():  # type: ignore[no-untyped-call]
+            q, p = roll_out(hamiltonian, updates[:2], q, p, dt)
+        q, p = roll_out(hamiltonian, updates[2:], q, p, dt)
+        after = dict(hamiltonian.named_buffers())
+        if any(after.get(name) is not x for name, x in buffers.items()) or versions != [x._version for x in tensors]:
+            _refuse("changes its tensors, such as the running statistics of BatchNorm")
         ctx.hamiltonian, ctx.updates, ctx.dt, ctx.slots, ctx.tensors = hamiltonian, updates, dt, slots, tensors
         # Saving the tensors makes PyTorch refuse a backward pass after an in-place change.
         ctx.save_for_backward(q, p, *tensors)
@@ -130,6 +143,28 @@ class _Reversible(torch.autograd.Function):
                 if g is not None:
                     totals[id(leaf)] = totals[id(leaf)] + g if id(leaf) in totals else g
         return None, None, None, None, grad[False], grad[True], *(totals.get(id(leaf)) for leaf in leaves.values())
+
+
+class _RefuseRandom(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Raise on operations that draw random numbers, from whatever generator, without waiting for the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            names = [argument.name for argument in func._schema.arguments]
+            given = {a.name: a.default_value for a in func._schema.arguments} | dict(zip(names, args, strict=False))
+            given |= kwargs
+            # Attention and recurrent layers have the tag even if their dropout is off.
+            if not any(given.get(name, 1) == 0 for name in ("dropout_p", "dropout", "train", "training")):
+                _refuse(f"draws random numbers ({func}), such as those of dropout")
+        return func(*args, **kwargs)
+
+
+def _refuse(what: str) -> NoReturn:
+    raise RuntimeError(
+        f"gradient='reversible' evaluates the Hamiltonian again in the backward pass, but a forward pass {what}: the "
+        "second evaluation would differ; call eval() on that part of the Hamiltonian, or use gradient='stored'"
+    )
 
 
 def _refuse_unseen(output: Tensor, known: Sequence[Tensor]) -> None:

@@ -114,8 +114,10 @@ class Splitting(Integrator):
             TypeError: if the Hamiltonian is not separable (the map would not be symplectic), a state is not
                 floating-point, or ``dt`` is a tensor and the table not symmetric.
             ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, ``dt`` is not finite or ``gradient`` unknown.
-            RuntimeError: in the backward pass of ``"reversible"``, if the Hamiltonian uses a tensor that requires a
-                gradient and is neither a parameter nor an attribute of its modules; and under ``torch.func``.
+            RuntimeError: with ``"reversible"``, if the Hamiltonian draws random numbers (dropout) or changes its
+                tensors (BatchNorm in train mode), because it is evaluated again in the backward pass; in the
+                backward pass, if it uses a tensor that requires a gradient and is neither a parameter nor an attribute
+                of its modules; and under ``torch.func``.
         """
         if not isinstance(hamiltonian, AbstractSeparable):
             raise TypeError(

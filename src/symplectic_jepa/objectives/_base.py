@@ -13,7 +13,7 @@ from symplectic_jepa._precision import ExactBuffers, exact_scalar, full_precisio
 from symplectic_jepa.distributed import Ranked, Ranks, count
 from symplectic_jepa.objectives.penalty import Penalty, StateParts
 from symplectic_jepa.pretrained import Pretrained
-from symplectic_jepa.regularizers import Measured, Reduction, reduce_all
+from symplectic_jepa.regularizers import Measured, Reduction, reduce_all, set_step
 from symplectic_jepa.regularizers._base import Group
 
 T = TypeVar("T")
@@ -86,7 +86,8 @@ class Objective(Ranked, Pretrained, ExactBuffers):
     ``regularizer_scale`` is a buffer (1 unless `set_regularizer_scale` is called), so that a warm-up of all penalties
     neither recompiles nor breaks a captured graph. If ``torch.distributed`` is initialised, the loss is that of the
     global batch and equal on every rank. It takes one collective, plus a small one for the row counts of each `MMD`.
-    Gradients are exact under `DistributedDataParallel`. Everything runs in float32 or better.
+    Gradients are exact under `DistributedDataParallel`. Everything runs in float32 or better. Each forward pass in
+    training mode is one step of the random draws, unless `set_step` sets the step.
 
     In eval mode the loss is that of the local batch and no rank waits for another, so that one of them may evaluate
     alone. For the loss of the global batch, call it in train mode under ``torch.no_grad()``, on every rank.
@@ -194,6 +195,14 @@ class Objective(Ranked, Pretrained, ExactBuffers):
             setter: Any = getattr(module, "set_residual_scale", None)
             if setter is not None:
                 setter(scale)
+
+    def set_step(self, step: int | None) -> None:
+        """Draw for training step ``step`` until the next call, instead of counting forward passes; see `set_step`.
+
+        Raises:
+            ValueError: if ``step`` is neither ``None`` nor an int >= 0.
+        """
+        set_step(self, step)
 
     def _named_penalties(self) -> Iterator[tuple[str, Penalty]]:
         for name, penalty in self.penalties.items():

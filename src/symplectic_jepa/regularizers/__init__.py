@@ -14,6 +14,7 @@ from symplectic_jepa.regularizers.covariance import top_eigenvalue as top_eigenv
 from symplectic_jepa.regularizers.draws import advance_draws as advance_draws
 from symplectic_jepa.regularizers.draws import hold_draws as hold_draws
 from symplectic_jepa.regularizers.draws import orthonormal_projection as orthonormal_projection
+from symplectic_jepa.regularizers.draws import set_step as set_step
 from symplectic_jepa.regularizers.draws import unit_directions as unit_directions
 from symplectic_jepa.regularizers.energy_budget import EnergyBudget as EnergyBudget
 from symplectic_jepa.regularizers.hamsigreg import HamSIGReg as HamSIGReg

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from symplectic_jepa._precision import full_precision
 from symplectic_jepa.distributed import Ranked, Ranks
 from symplectic_jepa.pretrained import Pretrained
+from symplectic_jepa.regularizers.draws import set_step
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -88,6 +89,14 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
     @abstractmethod
     def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
         """Local sums of ``(..., N, D)`` in float32 or better, and a function of their totals over ``ranks``."""
+
+    def set_step(self, step: int | None) -> None:
+        """Draw for training step ``step`` until the next call, instead of counting forward passes; see `set_step`.
+
+        Raises:
+            ValueError: if ``step`` is neither ``None`` nor an int >= 0.
+        """
+        set_step(self, step)
 
     def forward(self, x: Tensor, **given: Tensor | None) -> Tensor:
         """Map ``(..., N, D)`` to a scalar, averaged over leading dimensions.

@@ -45,6 +45,7 @@ _kept_draw = lru_cache(maxsize=32)(_draw)  # the projections of the floors; a fe
 @torch.library.custom_op("symplectic_jepa::draw", mutates_args={"step"})
 def _next_draw(  # noqa: PLR0917
     step: Tensor,
+    fixed: Tensor,
     kind: str,
     seed: int,
     every: int,
@@ -54,9 +55,18 @@ def _next_draw(  # noqa: PLR0917
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """The matrix of the current step; one opaque node, because ``torch.compile`` cannot trace generators."""
-    index = int(step) // every  # on the CPU, so no synchronisation
-    if advance:
+    """The matrix of the current step; one opaque node, because ``torch.compile`` cannot trace generators.
+
+    ``step`` and ``fixed`` are on the CPU, so reading them does not synchronise.
+    """
+    if not fixed and _in_backward():  # checked here, because a compiled backward pass may also run this node again
+        raise RuntimeError(
+            "a forward pass inside a backward pass (torch.utils.checkpoint) must repeat the random draw of an earlier "
+            "one, and which step that was is unknown: call set_step(step) on the objective or regularizer before the "
+            "forward pass of every training step"
+        )
+    index = int(step) // every
+    if advance and not fixed:
         step.add_(1)
     if every == 1:
         return _draw(kind, seed, index, dim, k, dtype, device)
@@ -69,11 +79,20 @@ def _(*arguments: Any) -> Tensor:
     return torch.empty(dim, k, dtype=dtype, device=device)
 
 
+def _in_backward() -> bool:
+    """Whether autograd is running a backward pass on this thread."""
+    from torch.utils.module_tracker import ModuleTracker  # noqa: PLC0415  (`import torch` does not load it)
+
+    running: bool = ModuleTracker().is_bw  # the public name of torch._C._current_graph_task_id() != -1
+    return running
+
+
 class Schedule(nn.Module):
     """Returns random matrices that depend only on the seed and a step counter.
 
-    One call is one step. The matrix stays the same for ``every`` steps, is the same on every rank (on devices of one
-    kind), and continues after a resume: the counter is in ``state_dict``. In eval mode the counter does not advance.
+    One call in training mode is one step, unless `set_step` sets the step. The matrix stays the same for ``every``
+    steps, is the same on every rank (on devices of one kind), and continues after a resume: the counter is in
+    ``state_dict``. In eval mode the counter does not advance.
 
     A compiled graph contains one opaque operation that draws and counts like eager code. A CUDA graph cannot contain
     it: instead `hold` fixes the matrix in memory, and `advance` before each replay does what a call would have done.
@@ -97,6 +116,7 @@ class Schedule(nn.Module):
         # Not a buffer, because the host reads it at every step and `.to(device)` would move it. Not an int, because a
         # compiled graph would treat it as a constant.
         self.step = torch.zeros((), dtype=torch.int64, device="cpu")  # even under a meta device
+        self.fixed = torch.zeros((), dtype=torch.bool, device="cpu")  # whether calls leave the step as it is
         self.held = False
         self._matrix: Tensor | None = None
 
@@ -110,7 +130,7 @@ class Schedule(nn.Module):
                 )
             return self._matrix
         count = self.training and not self.held
-        matrix: Tensor = _next_draw(self.step, self.kind, self.seed, self.every, count, dim, k, dtype, device)
+        matrix = self._next(count, dim, k, dtype, device)
         if self.held:
             self._matrix = matrix
         return matrix
@@ -120,7 +140,7 @@ class Schedule(nn.Module):
         self.held, self._matrix = True, None
 
     def advance(self) -> None:
-        """Update the held matrix to this step in place, and count the step.
+        """Update the held matrix to this step in place, and count the step unless it was set.
 
         Raises:
             RuntimeError: if nothing is held; first call `hold`, then the regularizer once.
@@ -128,11 +148,13 @@ class Schedule(nn.Module):
         if self._matrix is None:
             raise RuntimeError("advance() needs a held matrix: call hold(), then the regularizer once, first")
         dim, k = self._matrix.shape
-        dtype, device = self._matrix.dtype, self._matrix.device
-        redraw = int(self.step) % self.every == 0
-        matrix = _next_draw(self.step, self.kind, self.seed, self.every, True, dim, k, dtype, device)
-        if redraw:
-            self._matrix.copy_(matrix)
+        self._matrix.copy_(self._next(True, dim, k, self._matrix.dtype, self._matrix.device))
+
+    def set_step(self, step: int | None) -> None:
+        """Stay at ``step``; ``None`` counts calls again, from the current step on."""
+        if step is not None:
+            self.step.fill_(step)
+        self.fixed.fill_(step is not None)
 
     def get_extra_state(self) -> Tensor:
         """The step counter, for ``state_dict``."""
@@ -145,6 +167,12 @@ class Schedule(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
         return f"{self.kind}, seed={self.seed}, every={self.every}"
+
+    def _next(self, count: bool, dim: int, k: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        matrix: Tensor = _next_draw(
+            self.step, self.fixed, self.kind, self.seed, self.every, count, dim, k, dtype, device
+        )
+        return matrix
 
 
 def hold_draws(module: nn.Module) -> None:
@@ -166,6 +194,31 @@ def advance_draws(module: nn.Module) -> None:
     """
     for schedule in _schedules(module):
         schedule.advance()
+
+
+def set_step(module: nn.Module, step: int | None) -> None:
+    """Make every random matrix in ``module`` that of training step ``step``, until the next call.
+
+    By default each forward pass in training mode is one step: it draws, then counts. That is wrong if a step has
+    several forward passes: closures (`torch.optim.LBFGS`, SAM), gradient accumulation, or recomputation by
+    ``torch.utils.checkpoint``, which the default refuses with a RuntimeError. Once the step is set, forward passes
+    leave it as it is, so all of them use the same matrices. Call this before the first forward pass of every step, on
+    every rank alike, and not again until its backward pass has ended.
+
+    Compiled modules are not recompiled. Matrices held by `hold_draws` change at the next `advance_draws`, which then
+    does not count. A ``state_dict`` contains the step, but not whether it was set.
+
+    Args:
+        module: a regularizer, an objective, or any module that contains some; without random matrices, nothing happens.
+        step: the step, at least 0; ``None`` counts forward passes again, starting at the current step.
+
+    Raises:
+        ValueError: if ``step`` is neither ``None`` nor an int from 0 to 2⁶³ − 1.
+    """
+    if step is not None and (isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < 2**63):
+        raise ValueError(f"step must be an int from 0 to 2**63 - 1, or None, got {step!r}")
+    for schedule in _schedules(module):
+        schedule.set_step(step)
 
 
 def _schedules(module: nn.Module) -> list[Schedule]:
