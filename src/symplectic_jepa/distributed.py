@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from symplectic_jepa import _checks
 from symplectic_jepa._precision import wide_dtype
 
 if TYPE_CHECKING:
@@ -28,10 +29,16 @@ class Ranks:
     Args:
         sync: if ``False``, the samples of this process form a batch by themselves.
         group: name of the process group; ``None`` for the default group.
+
+    Raises:
+        ValueError: if ``sync`` is not a bool.
     """
 
     sync: bool = True
     group: str | None = None
+
+    def __post_init__(self) -> None:
+        _checks.boolean("sync", self.sync)
 
     @classmethod
     def of(cls, sync: bool, process_group: ProcessGroup | DeviceMesh | None) -> Ranks:

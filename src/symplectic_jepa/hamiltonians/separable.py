@@ -59,7 +59,8 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
         self.dim = dim
         self.base_coeff = _checks.finite("base_coeff", base_coeff)
         # softplus⁻¹(1) = log(e − 1)
-        self.raw_mass = nn.Parameter(torch.full((dim,), math.log(math.expm1(1.0)))) if learn_mass else None
+        unit = torch.full((dim,), math.log(math.expm1(1.0)))
+        self.raw_mass = nn.Parameter(unit) if _checks.boolean("learn_mass", learn_mass) else None
 
     @property
     def learn_mass(self) -> bool:
@@ -83,7 +84,7 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
 
     def kinetic(self, p: Tensor) -> Tensor:
         """``T(p) = ½ pᵀM⁻¹p``: ``(..., dim)`` to ``(...)``; ``½‖p‖²`` without a learned mass."""
-        return 0.5 * (p * self.velocity(p)).sum(-1)
+        return 0.5 * (_checks.floating("p", p) * self.velocity(p)).sum(-1)
 
     def velocity(self, p: Tensor) -> Tensor:
         """``∇T(p) = M⁻¹p``: ``(..., dim)`` to ``(..., dim)``; ``p`` itself without a learned mass."""

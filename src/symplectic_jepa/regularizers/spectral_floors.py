@@ -95,6 +95,8 @@ class SpectralFloors(BatchRegularizer):
             projection: ``R``, ``(D, k)`` with orthonormal columns; by default from the schedule.
         """
         n, dim = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-2:]
+        if projection is not None:
+            _checks.columns("projection", projection, x)
         k = projection.shape[-1] if projection is not None else min(self.proj_dim or dim, dim)
         limited = projection is None and n <= k  # this rank alone has fewer than k degrees of freedom
         if projection is None:
