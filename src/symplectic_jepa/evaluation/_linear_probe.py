@@ -112,7 +112,8 @@ def _classes(train: Tensor, test: Tensor, num_classes: int | None) -> int:
     classes = high + 1 if num_classes is None else _checks.positive_int("num_classes", num_classes)
     if low < 0 or high >= classes:
         raise ValueError(
-            f"train_labels and test_labels must be in [0, num_classes) = [0, {classes}), got values from {low} to {high}"
+            f"train_labels and test_labels must lie in [0, num_classes) = [0, {classes}), "
+            f"got values from {low} to {high}"
         )
     return classes
 
