@@ -14,6 +14,11 @@ def integer(_):
     return NOT_A_NUMBER | {"0": 0, "-1": -1, "1.5": 1.5, "NaN": math.nan, "huge": HUGE}
 
 
+def depth(_):
+    """A number of layers: they are built one by one, so a million would take minutes."""
+    return integer(_) | {"million": 10**6}
+
+
 def seed(_):
     """An int of at least 0."""
     return NOT_A_NUMBER | {"-1": -1, "1.5": 1.5, "huge": 10**400}

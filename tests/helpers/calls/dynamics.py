@@ -39,7 +39,7 @@ STEPPED = {"dt": (0.1, bad.positive), "steps": (2, bad.integer), "learn_dt": (Fa
 MLP = {
     "dim": (D, bad.integer),
     "hidden_dim": (8, bad.integer),
-    "depth": (2, bad.integer),
+    "depth": (2, bad.depth),
     "activation": ("tanh", bad.option),
     "residual_scale": (0.1, bad.number),
 }
@@ -110,7 +110,7 @@ PREDICTIONS = {
         sj.ResidualMLPPredictor,
         dim=(D, bad.integer),
         hidden_dim=(8, bad.integer),
-        depth=(2, bad.integer),
+        depth=(2, bad.depth),
         **STEPPED,
     ),
     **{f"{name}()": call(predictor, z=(Z, bad.states), **SIGNED) for name, predictor in PREDICTORS.items()},
