@@ -153,7 +153,18 @@ class Reader:
 
 
 def load(module: nn.Module, tensors: Mapping[str, Tensor], ties: Mapping[str, str], *, old: bool) -> None:
-    """Copy the state into the module's tensors, which take on its dtypes, and restore ties between tensors."""
+    """Copy the state into the module's tensors, which take on its dtypes, and restore ties between tensors.
+
+    Raises:
+        ValueError: if weights are missing, unknown or of another shape, or a tie names none of them.
+    """
+    try:
+        _load(module, tensors, ties, old=old)
+    except (RuntimeError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"weights and ties must fit the settings: {error}") from error
+
+
+def _load(module: nn.Module, tensors: Mapping[str, Tensor], ties: Mapping[str, str], *, old: bool) -> None:
     known = module.state_dict().keys()
     state = {k: x for k, x in tensors.items() if k in known or not k.startswith(_ARGUMENT)}
     for key, first in ties.items():

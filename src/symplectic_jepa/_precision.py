@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Concatenate, TypeVar
@@ -10,6 +11,8 @@ from typing import Any, ClassVar, Concatenate, TypeVar
 import torch
 from torch import Tensor, nn
 from typing_extensions import ParamSpec, Self
+
+from symplectic_jepa import _checks
 
 P = ParamSpec("P")
 M = TypeVar("M")
@@ -39,24 +42,23 @@ def wide_dtype(x: Tensor) -> torch.dtype:
 def full_precision(
     forward: Callable[Concatenate[M, Tensor, P], R],
 ) -> Callable[Concatenate[M, Tensor, P], R]:
-    """Decorate ``forward(self, x, …)``: autocast off, half-precision ``x`` cast to float32, float64 kept."""
+    """Decorate ``forward(self, x, …)``: autocast off, half-precision ``x`` cast to float32, float64 kept.
+
+    Raises:
+        TypeError: if ``x`` (by the name that it has in ``forward``) is not a floating-point tensor.
+    """
+    name = list(inspect.signature(forward).parameters)[1]
 
     @functools.wraps(forward)
     def wrapped(self: M, x: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with autocast_off(x.device):
-            return forward(self, at_least_float32(x) if x.is_floating_point() else x, *args, **kwargs)
+        with autocast_off(_checks.floating(name, x).device):
+            return forward(self, at_least_float32(x), *args, **kwargs)
 
     return wrapped
 
 
 def at_full_precision(function: Callable[..., tuple[Tensor, ...]], *states: Tensor) -> tuple[Tensor, ...]:
-    """``function(*states)`` without autocast, in the widest dtype of the states and float32; results are cast back.
-
-    Raises:
-        TypeError: if a state is not a floating-point tensor.
-    """
-    if not all(x.is_floating_point() for x in states):
-        raise TypeError(f"states must be floating-point tensors, got {', '.join(str(x.dtype) for x in states)}")
+    """``function(*states)`` without autocast, in the widest dtype of the states and float32; results are cast back."""
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in states), torch.float32)
     with autocast_off(states[0].device):
         images = function(*(x.to(dtype) for x in states))

@@ -32,8 +32,8 @@ class ResNet18(Pretrained, nn.Sequential):
         from torchvision.models import resnet18  # noqa: PLC0415  (only this module needs torchvision)
 
         _checks.one_of("stem", stem, get_args(Stem))
-        if token_layer not in _STAGE_CHANNELS:
-            raise ValueError(f"token_layer must be 2, 3 or 4, got {token_layer!r}")
+        if _checks.positive_int("token_layer", token_layer) not in _STAGE_CHANNELS:
+            raise ValueError(f"token_layer must be 2, 3 or 4, got {token_layer}")
         net = resnet18(weights=None)
         if stem == "cifar":
             conv = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
@@ -66,6 +66,7 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
             number of tokens.
 
     Raises:
+        TypeError: if ``backbone`` is not a module.
         ValueError: for a size below 1, or odd ``token_channels``.
     """
 
@@ -84,11 +85,9 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
         if _checks.positive_int("token_channels", token_channels) % 2:
             raise ValueError(f"token_channels must be even, half for q and half for p, got {token_channels}")
         self.grid = None if grid is None else _sides("grid", grid)
-        if type(prefix_tokens) is not int or prefix_tokens < 0:
-            raise ValueError(f"prefix_tokens must be an int >= 0, got {prefix_tokens!r}")
-        self.prefix_tokens = prefix_tokens
+        self.prefix_tokens = _checks.integer("prefix_tokens", prefix_tokens)
         self.token_shape = None if token_shape is None else _sides("token_shape", token_shape)
-        self.backbone = backbone
+        self.backbone = _checks.instance("backbone", backbone, nn.Module)
         self.token_projection = nn.Sequential(
             nn.Conv2d(in_channels, token_channels, kernel_size=1, bias=False), nn.BatchNorm2d(token_channels)
         )
@@ -130,10 +129,11 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
         """Encode images ``(..., B, 3, H, W)`` into states ``(..., B, 2d)``, all leading dimensions as one batch.
 
         Raises:
-            ValueError: if ``images`` has fewer than four dimensions, the backbone's output is neither ``(B, C, h, w)``
-                nor ``(B, N, C)`` with ``C = in_channels``, or the shape of its token grid is unknown.
+            TypeError: if ``images`` is not a floating-point tensor.
+            ValueError: if ``images`` has fewer than four dimensions or an empty one, the backbone's output is neither
+                ``(B, C, h, w)`` nor ``(B, N, C)`` with ``C = in_channels``, or the shape of its token grid is unknown.
         """
-        if images.ndim < 4:
+        if _checks.floating("images", images).ndim < 4 or 0 in images.shape:
             raise ValueError(f"images must have shape (..., B, 3, H, W), got {tuple(images.shape)}")
         features = self.backbone(images.flatten(0, -4))
         tokens = self.token_projection(self._feature_map(features, square=images.shape[-1] == images.shape[-2]))
@@ -181,6 +181,6 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
 
 def _sides(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     sides = value if isinstance(value, (tuple, list)) else (value, value)
-    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
-        raise ValueError(f"{name} must be an int >= 1, a pair of them, or None, got {value!r}")
+    if len(sides) != 2 or any(type(side) is not int or not 0 < side < 2**16 for side in sides):
+        raise ValueError(f"{name} must be an int >= 1, a pair of them, or None, got {_checks.shown(value)}")
     return sides[0], sides[1]

@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from symplectic_jepa import _checks, _codec, _folder
 
+_REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
 _HUB = "huggingface_hub", "the Hugging Face Hub needs: pip install huggingface-hub"
 
 
@@ -70,16 +71,24 @@ class Pretrained:
 
         An interrupted save leaves the previous one intact. Counters of random draws are part of the weights.
 
+        Args:
+            folder: the folder; ``~`` is expanded.
+
         Raises:
-            TypeError: if an argument cannot be read (see `config`), or a class has the same name as one of ours.
+            TypeError: if an argument cannot be read (see `config`), a class has the same name as one of ours, or
+                ``folder`` is not a path.
+            NotADirectoryError: if ``folder`` is a file.
             ImportError: if safetensors is not installed.
         """
         assert isinstance(self, nn.Module)
+        path = _checks.path("folder", folder)
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(f"folder must be a folder, got the file {path}")
         writer = _codec.Writer(self)
         config = writer.encode(self)
         if writer.ties:
             config["ties"] = writer.ties
-        _folder.write(Path(folder).expanduser(), config, writer.tensors)
+        _folder.write(path, config, writer.tensors)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, revision: str | None = None) -> str:
         """Upload to the Hugging Face repository ``"user/name"``, creating it if necessary.
@@ -98,6 +107,10 @@ class Pretrained:
         """
         if private is not None:
             _checks.boolean("private", private)
+        if not re.fullmatch(_REPOSITORY, _checks.instance("repo_id", repo_id, str)):
+            raise ValueError(f"repo_id must be 'user/name', got {repo_id!r}")
+        if revision is not None:
+            _checks.instance("revision", revision, str)
         hub = _folder.require(*_HUB)
         hub.create_repo(repo_id, exist_ok=True, **({} if private is None else {"private": private}))
         with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +137,8 @@ class Pretrained:
         """Load a module saved by `save_pretrained`, on the CPU, in eval mode, in the dtypes of the weights.
 
         Args:
-            source: a folder, or a Hugging Face repository ``"user/name"`` where huggingface_hub is installed.
+            source: a folder (``~`` is expanded), or a Hugging Face repository ``"user/name"`` where huggingface_hub is
+                installed.
             revision: the repository's branch, tag or (preferably) commit.
             allow_nonfinite: accept NaN and infinity in the weights.
             given: arguments that could not be written, by name (``backbone=…``) or, if a name is ambiguous, by full
@@ -133,13 +147,14 @@ class Pretrained:
         Raises:
             FileNotFoundError: if ``source`` is neither a folder nor a repository, or lacks one of the two files.
             TypeError: if it holds another class, or an argument in ``given`` is missing, ambiguous or not needed.
-            ValueError: if a file is damaged, holds NaN or infinity, or names something unknown to this library, or
-                ``allow_nonfinite`` is not a bool.
-            RuntimeError: if weights are missing or have the wrong shape.
+            ValueError: if a file is damaged, holds NaN or infinity, or names something unknown to this library, if
+                weights are missing or have the wrong shape, or ``allow_nonfinite`` is not a bool.
             ImportError: if safetensors is not installed.
         """
         _checks.boolean("allow_nonfinite", allow_nonfinite)
-        folder = Path(source).expanduser()
+        if revision is not None:
+            _checks.instance("revision", revision, str)
+        folder = _checks.path("source", source)
         if not folder.is_dir():
             folder = _download(source, revision)
         config, tensors = _folder.read(folder)
@@ -162,7 +177,7 @@ class Pretrained:
 def _download(source: str | os.PathLike[str], revision: str | None) -> Path:
     """Download a Hugging Face repository and return its folder in the local cache."""
     missing = FileNotFoundError(f"source must be a folder or a repository 'user/name', got {str(source)!r}")
-    if not isinstance(source, str) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
+    if not isinstance(source, str) or not re.fullmatch(_REPOSITORY, source):
         raise missing
     try:
         hub = _folder.require(*_HUB)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symplectic_jepa import _checks
 from symplectic_jepa.encoders import PhaseSpaceTokenEncoder, Stem
 from symplectic_jepa.hamiltonians import SeparableHamiltonian
 from symplectic_jepa.predictors import HamiltonianPredictor
@@ -29,14 +30,24 @@ def load_reference_checkpoint(
     paper's values as defaults [appendix F.11]. Stages after the token layer are ignored, as is the bias of the
     potential's last layer, which only adds a constant to the energy. No code in the file is run.
 
+    Args:
+        path: the file; ``~`` is expanded.
+
     Returns:
         The encoder in eval mode, and the predictor (``None`` for a baseline's checkpoint).
 
     Raises:
-        ValueError: if the file has another layout; the message names what is missing, unknown or mismatched.
-        pickle.UnpicklingError: if it holds anything but tensors and primitives.
+        FileNotFoundError: if ``path`` is not a file.
+        ValueError: if the file is damaged, holds anything but tensors and primitives, or has another layout; the
+            message names what is missing, unknown or mismatched.
     """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    path = _checks.path("path", path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path must be a file, got {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many, among them RuntimeError, EOFError and pickle.UnpicklingError
+        raise ValueError(f"{path} is not a checkpoint of tensors and primitives: {error}") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("encoder"), Mapping):
         found = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise ValueError(f"{path} must hold a dict with 'encoder', 'predictor' and 'config', got {found}")

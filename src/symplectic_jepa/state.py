@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from symplectic_jepa import _checks
+
 
 def split_state(z: Tensor) -> tuple[Tensor, Tensor]:
     """Split a flat state into position and momentum (views, no copy) [paper, eq. 3].
@@ -16,9 +18,10 @@ def split_state(z: Tensor) -> tuple[Tensor, Tensor]:
         ``(q, p)``, each ``(..., d)``.
 
     Raises:
-        ValueError: if the last dimension is missing or odd.
+        TypeError: if ``z`` is not a floating-point tensor.
+        ValueError: if its last dimension is missing or odd.
     """
-    if z.ndim == 0 or z.shape[-1] % 2 or z.shape[-1] == 0:
+    if _checks.floating("z", z).ndim == 0 or z.shape[-1] % 2 or z.shape[-1] == 0:
         raise ValueError(f"z must have an even last dimension [q | p], got shape {tuple(z.shape)}")
     q, p = z.chunk(2, dim=-1)
     return q, p
@@ -35,8 +38,8 @@ def join_state(q: Tensor, p: Tensor) -> Tensor:
         ``z = [q | p]``, ``(..., 2d)``.
 
     Raises:
-        ValueError: if the shapes differ.
+        TypeError: if one is not a floating-point tensor.
+        ValueError: if their shapes or devices differ.
     """
-    if q.shape != p.shape or q.ndim == 0:
-        raise ValueError(f"q and p must share a shape (..., d), got {tuple(q.shape)} and {tuple(p.shape)}")
+    _checks.states(q, p)
     return torch.cat((q, p), dim=-1)

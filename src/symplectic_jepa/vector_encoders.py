@@ -23,6 +23,7 @@ class PhaseSpaceVectorEncoder(Pretrained, nn.Module):
 
     Raises:
         ValueError: for a size below 1.
+        TypeError: if ``backbone`` is not a module.
 
     Examples:
         >>> import torch
@@ -36,7 +37,7 @@ class PhaseSpaceVectorEncoder(Pretrained, nn.Module):
         super().__init__()
         self.features = _checks.positive_int("features", features)
         self.dim = _checks.positive_int("dim", dim)
-        self.backbone = backbone
+        self.backbone = _checks.instance("backbone", backbone, nn.Module)
         self.projection = nn.Linear(features, 2 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,8 +45,9 @@ class PhaseSpaceVectorEncoder(Pretrained, nn.Module):
 
         Raises:
             ValueError: if the backbone returns another number of features.
+            TypeError: if ``x`` is not floating-point.
         """
-        z: Tensor = self.projection(_features(self.backbone(x), self.features))
+        z: Tensor = self.projection(_features(self.backbone(_checks.floating("x", x)), self.features))
         return z
 
 
@@ -64,6 +66,7 @@ class PhaseSpaceCausalEncoder(Pretrained, nn.Module):
 
     Raises:
         ValueError: for a size below 1, or ``frames < 2``.
+        TypeError: if ``backbone`` is not a module.
 
     Examples:
         >>> import torch
@@ -80,7 +83,7 @@ class PhaseSpaceCausalEncoder(Pretrained, nn.Module):
         self.frames = _checks.positive_int("frames", frames)
         if frames < 2:
             raise ValueError(f"frames must be an int >= 2, for momenta are differences between frames, got {frames}")
-        self.backbone = backbone
+        self.backbone = _checks.instance("backbone", backbone, nn.Module)
         self.position = nn.Linear(features, dim)
         self.momentum = nn.Linear(frames * features, dim)
 
@@ -91,8 +94,9 @@ class PhaseSpaceCausalEncoder(Pretrained, nn.Module):
 
         Raises:
             ValueError: if there are fewer than ``k`` frames, or the backbone returns another number of features.
+            TypeError: if ``x`` is not floating-point.
         """
-        if x.ndim < 3 or x.shape[0] < self.frames:
+        if _checks.floating("x", x).ndim < 3 or x.shape[0] < self.frames:
             raise ValueError(f"x must have shape (T >= {self.frames}, B, ...), got {tuple(x.shape)}")
         f = _features(self.backbone(x.flatten(0, 1)), self.features).reshape(*x.shape[:2], -1)
         windows = f.unfold(0, self.frames, 1).transpose(-1, -2).flatten(-2)  # oldest frame first

@@ -100,9 +100,12 @@ def test_bad_arguments_are_named():
         (lambda: sj.HamiltonianPredictor("quadratic"), "hamiltonian must be a Hamiltonian, got str"),
         (
             lambda: sj.HamiltonianPredictor(sj.QuadraticHamiltonian(2), integrator="leapfrog"),
-            "integrator must be callable",
+            "integrator must be a module or a function, got str",
         ),
-        (lambda: predictor(torch.ones(3, 4, dtype=torch.int64)), "floating-point tensors, got torch.int64"),
+        (
+            lambda: predictor(torch.ones(3, 4, dtype=torch.int64)),
+            "z must be a floating-point tensor, got dtype torch.int64",
+        ),
         (lambda: predictor(torch.ones(3, 4), control=torch.ones(3, 1)), "control needs a ControlledHamiltonian"),
         (lambda: sj.ResidualMLPPredictor(2)(torch.ones(3, 4), control=torch.ones(3, 1)), "control must be None"),
     ):

@@ -60,7 +60,7 @@ def test_bad_files_are_named(tmp_path):
     config = settings(tmp_path)
     config["arguments"]["hidden_dim"] = 3
     forge(tmp_path, config)
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(ValueError, match="size mismatch"):
         sj.ResidualMLPPredictor.from_pretrained(tmp_path)
 
 

@@ -88,8 +88,4 @@ def _scaled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def cpu_generator(seed: int) -> torch.Generator:
     """A separate generator for ``seed``: the same draws on every device, and the global generator is not touched."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be an int >= 0, got {seed!r}")
-    if seed >= 2**64:
-        raise ValueError(f"seed must be below 2**64, got {seed}")
-    return torch.Generator(device="cpu").manual_seed(seed)
+    return torch.Generator(device="cpu").manual_seed(_checks.integer("seed", seed))

@@ -119,7 +119,10 @@ def _classes(train: Tensor, test: Tensor, num_classes: int | None) -> int:
     high = max(int(train.max()), int(test.max()))
     classes = _checks.positive_int("num_classes", max(high, 0) + 1 if num_classes is None else num_classes)
     if low < 0 or high >= classes:
-        raise ValueError(f"labels must lie in [0, num_classes) = [0, {classes}), got values from {low} to {high}")
+        raise ValueError(
+            f"train_labels and test_labels must lie in [0, num_classes) = [0, {classes}), "
+            f"got values from {low} to {high}"
+        )
     return classes
 
 

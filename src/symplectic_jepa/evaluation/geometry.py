@@ -89,6 +89,7 @@ def alignment(z_a: Array, z_b: Array) -> Tensor:
     z_a, z_b = feature_samples("z_a", z_a), feature_samples("z_b", z_b)
     if z_a.shape != z_b.shape:
         raise ValueError(f"z_a and z_b must have the same shape, got {tuple(z_a.shape)} and {tuple(z_b.shape)}")
+    _checks.same_device(z_a=z_a, z_b=z_b)
     difference = unit_rows(z_a) - unit_rows(z_b)
     return difference.square().sum(dim=-1).mean()
 

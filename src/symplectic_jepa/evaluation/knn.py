@@ -65,6 +65,7 @@ def knn_sweep(
     test, test_classes = labelled("test", test_features, test_labels)
     same_width(train, test)
     _checks.positive_int("chunk_size", chunk_size)
+    _checks.instance("ks", ks, Iterable)
     wanted = [_checks.positive_int("each of ks", k) for k in ks]
     if not wanted:
         raise ValueError("ks must contain at least one number of neighbours, got none")

@@ -35,10 +35,11 @@ def symplecticity_defect(step: Map, z: Array) -> Tensor:
         The defect of each state, ``(...)``.
 
     Raises:
-        TypeError: if z is not floating.
+        TypeError: if z is not floating, or a map is neither a module nor a function.
         ValueError: if the last dimension is odd, z is not finite, or the map changes the shape or does not depend
             differentiably on its input.
     """
+    _checks.function("step", step)
     z = _states(z)
     with torch.inference_mode(False), autocast_off(z.device):
         identity = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
@@ -63,9 +64,11 @@ def reversibility_error(forward: Map, backward: Map, z: Array) -> Tensor:
         The error of each state, ``(...)``; ``.max()`` gives the worst.
 
     Raises:
-        TypeError: if z is not floating.
+        TypeError: if z is not floating, or a map is neither a module nor a function.
         ValueError: if the last dimension is odd, z is not finite, or a map changes the shape.
     """
+    _checks.function("forward", forward)
+    _checks.function("backward", backward)
     z = _states(z)
     back = _evaluate(backward, _evaluate(forward, z))
     size = row_norms(z)
@@ -89,10 +92,12 @@ def energy_drift(hamiltonian: Callable[[Tensor, Tensor], Tensor], step: Map, z: 
         ``(steps + 1, ...)`` in the units of the Hamiltonian; the first entry is 0.
 
     Raises:
-        TypeError: if z is not floating.
+        TypeError: if z is not floating, or a map is neither a module nor a function.
         ValueError: if the last dimension is odd, z is not finite, the map changes the shape, the Hamiltonian does not
             return one energy per state, or ``steps < 1``.
     """
+    _checks.function("hamiltonian", hamiltonian)
+    _checks.function("step", step)
     z = _states(z)
     _checks.positive_int("steps", steps)
     state = z

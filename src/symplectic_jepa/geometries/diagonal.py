@@ -27,15 +27,16 @@ class DiagonalGeometry(Geometry, ExactBuffers):
     def __init__(self, diagonal: Tensor) -> None:
         super().__init__()
         inside = _checks.floating("diagonal", diagonal).isfinite() & (diagonal > 0)
-        if diagonal.ndim != 1 or not (diagonal.is_meta or inside.all()):
+        if diagonal.ndim != 1 or 0 in diagonal.shape or not (diagonal.is_meta or inside.all()):
             raise ValueError(f"diagonal must be (D,), positive and finite, got {tuple(diagonal.shape)}: {diagonal}")
         self.register_buffer("diagonal", diagonal.detach().clone())
 
     @full_precision
     def sqrt_apply(self, z: Tensor) -> Tensor:
         """``λ_i^{1/2} z_i``: ``(..., D)`` to ``(..., D)``."""
-        if z.ndim == 0 or len(self.diagonal) not in (1, z.shape[-1]):
+        if _checks.floating("z", z).ndim == 0 or len(self.diagonal) not in (1, z.shape[-1]):
             raise ValueError(f"z must have shape (..., {len(self.diagonal)}), got {tuple(z.shape)}")
+        _checks.same_device(z=z, diagonal=self.diagonal)
         return z * self.diagonal.to(z.dtype).sqrt()
 
     def eigenvalues(self) -> Tensor:

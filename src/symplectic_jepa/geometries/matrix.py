@@ -51,7 +51,8 @@ class MatrixGeometry(Geometry, ExactBuffers):
     @full_precision
     def sqrt_apply(self, z: Tensor) -> Tensor:
         """``H^{1/2} z``: ``(..., D)`` to ``(..., D)``."""
-        return _checks.coordinates("z", z, len(self.root)) @ self.root.to(z.dtype)
+        _checks.same_device(z=_checks.coordinates("z", z, len(self.root)), matrix=self.root)
+        return z @ self.root.to(z.dtype)
 
     def eigenvalues(self) -> Tensor:
         """The eigenvalues of ``H``, ascending, ``(D,)``."""

@@ -37,7 +37,7 @@ class TokenGridGeometry(Geometry):
         super().__init__()
         self.grid = grid if isinstance(grid, tuple) else (grid, 1)
         if len(self.grid) != 2 or any(type(side) is not int for side in self.grid):
-            raise ValueError(f"grid must be an int or (rows, columns), got {grid!r}")
+            raise ValueError(f"grid must be an int or (rows, columns), got {_checks.shown(grid)}")
         _checks.positive_int("grid", math.prod(self.grid), maximum=2**20)
         self.halves = _checks.positive_int("halves", halves)
         for side in self.grid:
@@ -66,7 +66,7 @@ class TokenGridGeometry(Geometry):
     def sqrt_apply(self, z: Tensor) -> Tensor:
         """``H^{1/2} z``: ``(..., halves · rows · columns · channels)`` to the same shape."""
         blocks = (self.halves, *self.grid)
-        if z.ndim == 0 or z.shape[-1] == 0 or z.shape[-1] % math.prod(blocks):
+        if _checks.floating("z", z).ndim == 0 or z.shape[-1] == 0 or z.shape[-1] % math.prod(blocks):
             raise ValueError(f"z must have a multiple of {blocks} (halves, rows, columns) last, got {tuple(z.shape)}")
         x: Tensor = z.reshape(*z.shape[:-1], *blocks, z.shape[-1] // math.prod(blocks))
         for axis in (-3, -2) if self.boundary == "free" else ():

@@ -68,7 +68,7 @@ class AbstractSeparable(Hamiltonian):
 
     def kinetic(self, p: Tensor) -> Tensor:
         """``T(p) = ½‖p‖²``: ``(..., d)`` to ``(...)``."""
-        return 0.5 * p.square().sum(-1)
+        return 0.5 * _checks.floating("p", p).square().sum(-1)
 
     def velocity(self, p: Tensor) -> Tensor:
         """The drift velocity ``∇T(p) = p``: ``(..., d)`` to ``(..., d)``."""

@@ -28,8 +28,9 @@ class ControlledHamiltonian(AbstractSeparable, ExactBuffers):
             module or callable from ``(..., d)`` to ``(..., d, m)``.
 
     Raises:
-        TypeError: if ``hamiltonian`` is not separable, or ``input_matrix`` neither a tensor nor callable.
-        ValueError: if a constant ``input_matrix`` is not a floating ``(d, m)`` matrix.
+        TypeError: if ``hamiltonian`` is not separable, or ``input_matrix`` neither a floating-point tensor nor a
+            module or function.
+        ValueError: if a constant ``input_matrix`` is not ``(d, m)``.
 
     Examples:
         >>> import torch
@@ -48,17 +49,11 @@ class ControlledHamiltonian(AbstractSeparable, ExactBuffers):
         self, hamiltonian: AbstractSeparable, input_matrix: Tensor | nn.Module | Callable[[Tensor], Tensor]
     ) -> None:
         super().__init__()
-        if not isinstance(hamiltonian, AbstractSeparable):
-            raise TypeError(f"hamiltonian must be an AbstractSeparable, got {type(hamiltonian).__name__}")
-        self.hamiltonian = hamiltonian
-        if isinstance(input_matrix, Tensor):
-            if input_matrix.ndim != 2 or 0 in input_matrix.shape or not input_matrix.is_floating_point():
-                raise ValueError(
-                    f"input_matrix must be a floating (d, m) matrix, got shape {tuple(input_matrix.shape)} of "
-                    f"{input_matrix.dtype}"
-                )
-        elif not callable(input_matrix):
-            raise TypeError(f"input_matrix must be a tensor, module or callable, got {type(input_matrix).__name__}")
+        self.hamiltonian = _checks.instance("hamiltonian", hamiltonian, AbstractSeparable)
+        if not isinstance(input_matrix, Tensor):
+            _checks.function("input_matrix", input_matrix, expected="a tensor, a module or a function")
+        elif _checks.floating("input_matrix", input_matrix).ndim != 2 or 0 in input_matrix.shape:
+            raise ValueError(f"input_matrix must have shape (d, m), got {tuple(input_matrix.shape)}")
         if isinstance(input_matrix, Tensor) and not isinstance(input_matrix, nn.Parameter):
             self.register_buffer("input_matrix", input_matrix.detach().clone())
         else:
@@ -68,7 +63,8 @@ class ControlledHamiltonian(AbstractSeparable, ExactBuffers):
         """This system under a fixed input ``u``, ``(..., m)``, whose leading dimensions broadcast to the state's.
 
         Raises:
-            TypeError: if ``control`` is not a floating tensor.
+            TypeError: if ``control`` is not a floating-point tensor.
+            ValueError: if it has no last dimension.
         """
         return _Driven(self, control)
 
@@ -92,8 +88,10 @@ class ControlledHamiltonian(AbstractSeparable, ExactBuffers):
         """``B(q)u`` in the dtype of ``q``: ``(..., d)`` and ``(..., m)`` to ``(..., d)``.
 
         Raises:
-            ValueError: if the shape of ``B`` or ``control`` does not match ``q``.
+            TypeError: if ``q`` or ``control`` is not a floating-point tensor.
+            ValueError: if the shape of ``B`` or ``control`` does not match ``q``, or they are on different devices.
         """
+        _checks.same_device(q=_checks.floating("q", q), control=_checks.floating("control", control))
         matrix = self.input_matrix if isinstance(self.input_matrix, Tensor) else self.input_matrix(q)
         fits = matrix.ndim >= 2 and matrix.shape[:-1] in (q.shape, q.shape[-1:])
         if not fits:
@@ -115,9 +113,8 @@ class _Driven(AbstractSeparable):
 
     def __init__(self, system: ControlledHamiltonian, control: Tensor) -> None:
         super().__init__()
-        if not isinstance(control, Tensor) or not control.is_floating_point():
-            got = f"dtype {control.dtype}" if isinstance(control, Tensor) else type(control).__name__
-            raise TypeError(f"control must be a floating-point tensor, got {got}")
+        if _checks.floating("control", control).ndim == 0 or control.shape[-1] == 0:
+            raise ValueError(f"control must have shape (..., m >= 1), got {tuple(control.shape)}")
         self.system = system
         self.control = control
 

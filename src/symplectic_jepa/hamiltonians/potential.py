@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from symplectic_jepa import _checks
 from symplectic_jepa.hamiltonians._autograd import check_energy, energy_gradient
 from symplectic_jepa.hamiltonians._base import AbstractSeparable
 
@@ -23,7 +24,7 @@ class PotentialHamiltonian(AbstractSeparable):
             A module becomes a submodule.
 
     Raises:
-        TypeError: if ``potential`` is not callable.
+        TypeError: if ``potential`` is neither a module nor a function.
 
     Examples:
         >>> import torch
@@ -34,9 +35,7 @@ class PotentialHamiltonian(AbstractSeparable):
 
     def __init__(self, potential: nn.Module | Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        if not callable(potential):
-            raise TypeError(f"potential must be a module or callable, got {type(potential).__name__}")
-        self.potential_fn = potential
+        self.potential_fn = _checks.function("potential", potential)
 
     def config(self) -> dict[str, Any]:
         """See `Pretrained.config`; the argument is stored as ``potential_fn``, since ``potential`` is a method."""
@@ -46,16 +45,18 @@ class PotentialHamiltonian(AbstractSeparable):
         """``V(q)``: ``(..., d)`` to ``(...)``.
 
         Raises:
+            TypeError: if ``q`` is not a floating-point tensor.
             ValueError: if the user's potential does not return one energy per state.
         """
-        return check_energy("potential", self.potential_fn(q), q=q)
+        return check_energy("potential", self.potential_fn(_checks.floating("q", q)), q=q)
 
     def force(self, q: Tensor) -> Tensor:
         """``−∇V(q)`` through autograd: ``(..., d)`` to ``(..., d)``.
 
         Raises:
+            TypeError: if ``q`` is not a floating-point tensor.
             ValueError: if the user's potential does not return one energy per state.
             RuntimeError: if the potential is not connected to ``q`` through autograd.
         """
-        (gradient,) = energy_gradient("potential", self.potential_fn, q=q)
+        (gradient,) = energy_gradient("potential", self.potential_fn, q=_checks.floating("q", q))
         return -gradient

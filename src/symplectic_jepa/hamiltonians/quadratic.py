@@ -25,7 +25,10 @@ class QuadraticHamiltonian(AbstractSeparable):
         super().__init__()
         self.dim = _checks.positive_int("dim", dim)
         if geometry is not None and not isinstance(geometry, MatrixGeometry):
-            geometry = MatrixGeometry(_checks.floating("geometry", geometry))
+            matrix = _checks.floating("geometry", geometry)
+            if not matrix.is_meta:  # on meta, values come with the weights
+                matrix = _checks.positive_definite("geometry", matrix).to(matrix.dtype)
+            geometry = MatrixGeometry(matrix)
         if geometry is not None and len(geometry.matrix) != dim:
             raise ValueError(f"geometry must have shape ({dim}, {dim}), got {tuple(geometry.matrix.shape)}")
         self.geometry = geometry

@@ -94,7 +94,7 @@ class SeparableHamiltonian(MLPHamiltonian, AbstractSeparable):
 
     def kinetic(self, p: Tensor) -> Tensor:
         """``T(p) = ½ pᵀM⁻¹p``: ``(..., dim)`` to ``(...)``; ``½‖p‖²`` without a learned mass."""
-        return 0.5 * (p * self.velocity(p)).sum(-1)
+        return 0.5 * (_checks.floating("p", p) * self.velocity(p)).sum(-1)
 
     def velocity(self, p: Tensor) -> Tensor:
         """``∇T(p) = M⁻¹p``: ``(..., dim)`` to ``(..., dim)``; ``p`` itself without a learned mass."""

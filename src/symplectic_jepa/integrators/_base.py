@@ -63,9 +63,7 @@ def check_arguments(q: Tensor, p: Tensor, dt: float | Tensor, steps: int) -> Non
     _checks.positive_int("steps", steps)
     _checks.states(q, p)
     if isinstance(dt, Tensor):
-        if not dt.is_floating_point():
-            raise TypeError(f"dt must be a real number or a floating-point tensor, got dtype {dt.dtype}")
-        if dt.ndim and (dt.shape[-1] != 1 or not _checks.broadcasts(dt.shape, q.shape)):
+        if _checks.floating("dt", dt).ndim and (dt.shape[-1] != 1 or not _checks.broadcasts(dt.shape, q.shape)):
             raise ValueError(
                 f"dt must be a float, a scalar tensor, or one step size per state, (..., 1) for states of shape "
                 f"{tuple(q.shape)}, got shape {tuple(dt.shape)}"

@@ -117,6 +117,5 @@ implicit_midpoint = ImplicitMidpoint()
 
 
 def _check(hamiltonian: Hamiltonian, q: Tensor, p: Tensor, dt: float | Tensor, steps: int) -> None:
-    if not isinstance(hamiltonian, Hamiltonian):
-        raise TypeError(f"hamiltonian must be a Hamiltonian, got {type(hamiltonian).__name__}")
+    _checks.instance("hamiltonian", hamiltonian, Hamiltonian)
     check_arguments(q, p, dt, steps)

@@ -37,7 +37,8 @@ class Splitting(Integrator):
         reference: source of the coefficients.
 
     Raises:
-        ValueError: unless there is one more kick than drifts and both sum to 1.
+        TypeError: if ``name`` or ``reference`` is not a string.
+        ValueError: unless ``kicks`` and ``drifts`` are numbers, one more kick than drifts, and both sum to 1.
 
     Examples:
         >>> import torch
@@ -58,6 +59,11 @@ class Splitting(Integrator):
     reference: str = ""
 
     def __post_init__(self) -> None:
+        _checks.instance("name", self.name, str)
+        _checks.instance("reference", self.reference, str)
+        for name, coefficients in (("kicks", self.kicks), ("drifts", self.drifts)):
+            for coefficient in _checks.instance(name, coefficients, tuple):
+                _checks.finite(f"each of {name}", coefficient)
         if len(self.kicks) != len(self.drifts) + 1 or not self.drifts:
             raise ValueError(
                 f"kicks must have one more entry than drifts, got {len(self.kicks)} kicks and {len(self.drifts)} drifts"
@@ -78,8 +84,12 @@ class Splitting(Integrator):
         return self.kicks == self.kicks[::-1] and self.drifts == self.drifts[::-1]
 
     def force_evaluations(self, steps: int = 1) -> int:
-        """Number of evaluations of ``∇V`` in ``steps`` steps."""
-        return sum(is_kick for is_kick, _ in self._updates(steps))
+        """Number of evaluations of ``∇V`` in ``steps`` steps.
+
+        Raises:
+            ValueError: if ``steps < 1``.
+        """
+        return sum(is_kick for is_kick, _ in self._updates(_checks.positive_int("steps", steps)))
 
     def __call__(
         self,
@@ -121,7 +131,7 @@ class Splitting(Integrator):
         """
         if not isinstance(hamiltonian, AbstractSeparable):
             raise TypeError(
-                f"hamiltonian must be separable, H(q, p) = T(p) + V(q), got {type(hamiltonian).__name__}: an explicit "
+                f"hamiltonian must be separable, H(q, p) = T(p) + V(q), got {_checks.kind(hamiltonian)}: an explicit "
                 "kick-drift scheme is not symplectic on any other. Subclass AbstractSeparable, wrap a potential in "
                 "PotentialHamiltonian, or integrate with implicit_midpoint."
             )

@@ -101,8 +101,9 @@ class Objective(Ranked, Pretrained, ExactBuffers):
             all ranks. This and ``sync`` override the settings of the penalties' regularizers.
 
     Raises:
-        TypeError: if ``prediction`` is not a `PredictionLoss`, or a penalty not a `Penalty`.
-        ValueError: if a penalty is named ``"prediction"``, or ``prediction_weight`` is negative.
+        TypeError: if ``prediction`` is not a `PredictionLoss`, or ``penalties`` not a dict of `Penalty`.
+        ValueError: if a penalty has no name, a dot in it, or the name ``"prediction"``, or ``prediction_weight`` is
+            negative.
     """
 
     _exact = ("regularizer_scale",)
@@ -122,15 +123,12 @@ class Objective(Ranked, Pretrained, ExactBuffers):
         process_group: Group = None,
     ) -> None:
         super().__init__()
-        if not isinstance(prediction, PredictionLoss):
-            raise TypeError(f"prediction must be a PredictionLoss, got {type(prediction).__name__}")
-        for name, penalty in (penalties or {}).items():
-            if not isinstance(penalty, Penalty):
-                raise TypeError(f"penalties[{name!r}] must be a Penalty, got {type(penalty).__name__}")
-        if "prediction" in (penalties or {}):
+        _checks.instance("prediction", prediction, PredictionLoss)
+        named = _checks.mapping("penalties", penalties, Penalty)
+        if "prediction" in named:
             raise ValueError("penalties must not use the name 'prediction', which is reserved for the prediction loss")
         self.ranks = Ranks.of(sync, process_group)
-        self.penalties = nn.ModuleDict(penalties)
+        self.penalties = nn.ModuleDict(named)
         self.prediction = prediction
         self.prediction_weight = _checks.finite("prediction_weight", prediction_weight, minimum=0.0)
         self.register_buffer("regularizer_scale", exact_scalar(1.0))
@@ -217,7 +215,14 @@ class Objective(Ranked, Pretrained, ExactBuffers):
 
 
 def mean_over_samples(losses: Tensor) -> Reduction:
-    """The mean of per-sample losses ``(...)`` over the global batch."""
+    """The mean of per-sample losses ``(...)`` over the global batch.
+
+    Raises:
+        TypeError: if ``losses`` is not a floating-point tensor.
+        ValueError: if it is empty.
+    """
+    if _checks.floating("losses", losses).numel() == 0:
+        raise ValueError(f"losses must not be empty, got shape {tuple(losses.shape)}")
 
     def finish(sums: list[Tensor]) -> Measured:
         return Measured(sums[1] / sums[0].to(losses.dtype), {})
@@ -227,6 +232,6 @@ def mean_over_samples(losses: Tensor) -> Reduction:
 
 def check_states(states: Tensor, *, views: int) -> Tensor:
     """Return ``states`` if they are ``(V, B, D)`` with at least ``views`` views."""
-    if states.ndim != 3 or states.shape[0] < views:
+    if _checks.floating("states", states).ndim != 3 or states.shape[0] < views:
         raise ValueError(f"states must have shape (V >= {views}, B, D), got {tuple(states.shape)}")
     return _checks.samples("states", states)

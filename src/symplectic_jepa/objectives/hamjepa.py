@@ -47,10 +47,8 @@ class Matching(PredictionLoss):
         detach_target: bool,
     ) -> None:
         super().__init__()
-        if not isinstance(predictor, Predictor):
-            raise TypeError(f"predictor must be a Predictor, got {type(predictor).__name__}")
+        self.predictor = _checks.instance("predictor", predictor, Predictor)
         predictor.check_matching()
-        self.predictor = predictor
         self.match = _checks.one_of("match", match, get_args(Match))
         self.p_weight = _checks.finite("p_weight", p_weight, minimum=0.0)
         if match == "qp" and p_weight:
@@ -170,13 +168,12 @@ class HamJEPAObjective(Objective):
         """``L_pred`` of two views' states, each ``(B, 2d)``.
 
         Raises:
-            ValueError: if the views differ in shape, or a required ``control`` is missing.
+            ValueError: if the views differ in shape or device, or a required ``control`` is missing.
             TypeError: if one is not floating-point.
         """
-        if z_a.shape != z_b.shape:
+        if _checks.samples("z_a", z_a).shape != _checks.samples("z_b", z_b).shape:
             raise ValueError(f"z_a and z_b must have the same shape, got {tuple(z_a.shape)} and {tuple(z_b.shape)}")
-        _checks.samples("z_a", z_a)
-        _checks.samples("z_b", z_b)
+        _checks.same_device(z_a=z_a, z_b=z_b)
         parts = StateParts(torch.stack((z_a, z_b.to(z_a.dtype))))
         return reduce_all([self.prediction.reduction(parts, control)], self.batch_ranks)[0].value
 

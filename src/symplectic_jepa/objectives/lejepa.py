@@ -75,12 +75,13 @@ class LeJEPAObjective(Objective):
         sync: bool = True,
         process_group: Group = None,
     ) -> None:
-        total = sum(getattr(penalty, "weight", 0.0) for penalty in (penalties or {}).values())
+        named = _checks.mapping("penalties", penalties, Penalty)
+        total = sum(penalty.weight for penalty in named.values())
         if _checks.one_of("convention", convention, get_args(Convention)) == "convex" and total > 1:
             raise ValueError(f"penalties must have weights summing to at most 1 for convention='convex', got {total:g}")
         super().__init__(
             ViewMean(global_views),
-            penalties,
+            named,
             prediction_weight=1.0 if convention == "sum" else 1.0 - total,
             sync=sync,
             process_group=process_group,

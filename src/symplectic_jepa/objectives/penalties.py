@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from typing_extensions import Unpack
 
+from symplectic_jepa import _checks
 from symplectic_jepa.objectives.penalty import Part, Penalty, Views
 from symplectic_jepa.regularizers import EnergyBudget, MeanPenalty, SIGReg, SpectralFloors, VarianceFloor
 from symplectic_jepa.regularizers.sigreg import SIGRegSettings
@@ -25,6 +26,9 @@ class Floors:
         proj_dim: dimension ``k`` of the projected covariance, which the last three use.
         eps: ridge of that covariance.
         refresh_every: training steps between projections.
+
+    Raises:
+        ValueError: if an argument is out of range.
     """
 
     energy: float | None = None
@@ -35,6 +39,19 @@ class Floors:
     proj_dim: int = PROJ_DIM
     eps: float = EPS
     refresh_every: int = REFRESH_EVERY
+
+    def __post_init__(self) -> None:
+        for name in ("energy", "std"):
+            if getattr(self, name) is not None:
+                _checks.finite(name, getattr(self, name), minimum=0.0, exclusive=True)
+        for name in ("participation", "top_share"):
+            if getattr(self, name) is not None:
+                _checks.fraction(name, getattr(self, name))
+        if self.log_det is not None:
+            _checks.finite("log_det", self.log_det)
+        _checks.positive_int("proj_dim", self.proj_dim)
+        _checks.finite("eps", self.eps, minimum=0.0, exclusive=True)
+        _checks.positive_int("refresh_every", self.refresh_every)
 
 
 CIFAR100_Q = Floors(energy=1.0, std=0.2, log_det=-1.5, participation=0.12, top_share=0.35)
@@ -67,7 +84,16 @@ def hamjepa_penalties(
 
     Returns:
         Penalties named ``budget_q``, ``budget_p``, ``variance_q``, …, ``spectrum_p``, ``mean``.
+
+    Raises:
+        TypeError: if ``q`` or ``p`` is not a `Floors`.
+        ValueError: if a weight or ``seed`` is negative.
     """
+    for name, floors in (("q", q), ("p", p)):
+        _checks.instance(name, floors, Floors)
+    for name, weight in (("budget", budget), ("variance", variance), ("spectrum", spectrum), ("mean", mean)):
+        _checks.finite(name, weight, minimum=0.0)
+    _checks.integer("seed", seed)
     penalties: dict[str, Penalty] = {}
     halves: tuple[tuple[Part, Floors], ...] = (("q", q), ("p", p))
     for offset, (half, floors) in enumerate(halves):

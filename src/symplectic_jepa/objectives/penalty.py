@@ -29,6 +29,9 @@ class StateParts:
 
     def __getitem__(self, part: Part) -> Tensor:
         if part not in self._parts:
+            if self._parts["z"].shape[-1] % 2:
+                shape = tuple(self._parts["z"].shape)
+                raise ValueError(f"states must have an even last dimension [q | p], got shape {shape}")
             self._parts["q"], self._parts["p"] = split_state(self._parts["z"])
         return self._parts[part]
 
@@ -43,7 +46,7 @@ class Penalty(Pretrained, nn.Module):
         views: ``"stacked"`` treats all views as one sample of ``V · B`` rows, ``"separate"`` averages over views.
 
     Raises:
-        TypeError: if ``regularizer`` cannot be called.
+        TypeError: if ``regularizer`` is neither a module nor a function.
         ValueError: for an unknown ``on`` or ``views``, or a negative weight.
     """
 
@@ -59,9 +62,7 @@ class Penalty(Pretrained, nn.Module):
         views: Views = "stacked",
     ) -> None:
         super().__init__()
-        if not callable(regularizer):
-            raise TypeError(f"regularizer must be a module or a function, got {type(regularizer).__name__}")
-        self.regularizer = regularizer
+        self.regularizer = _checks.function("regularizer", regularizer)
         self.on = _checks.one_of("on", on, get_args(Part))
         self.weight = _checks.finite("weight", weight, minimum=0.0)
         self.views = _checks.one_of("views", views, get_args(Views))
@@ -71,8 +72,13 @@ class Penalty(Pretrained, nn.Module):
         return self.measure(states).value
 
     def measure(self, states: Tensor) -> Measured:
-        """The unweighted penalty of states ``(V, B, D)`` and its statistics, which are detached."""
-        samples = self._samples(StateParts(states))
+        """The unweighted penalty of states ``(V, B, D)`` and its statistics, which are detached.
+
+        Raises:
+            TypeError: if ``states`` is not a floating-point tensor.
+            ValueError: if it has fewer than two dimensions, or an empty one.
+        """
+        samples = self._samples(StateParts(_checks.samples("states", states)))
         if isinstance(self.regularizer, BatchRegularizer):
             return self.regularizer.measure(samples)
         return reduce_all([self._local(samples)], Ranks(sync=False))[0]

@@ -99,10 +99,12 @@ class TrajectoryMatching(PredictionLoss):
                 raise ValueError("controls must be given to a predictor that takes them, (T - 1, B, m), got None")
             return None
         frames, samples = states.shape[:2]
-        if _checks.floating("controls", controls).ndim != 3 or controls.shape[:2] != (frames - 1, samples):
+        fits = _checks.floating("controls", controls).ndim == 3 and controls.shape[:2] == (frames - 1, samples)
+        if not fits or not controls.shape[2]:
             raise ValueError(
                 f"controls must have shape ({frames - 1}, {samples}, m), one per step, got {tuple(controls.shape)}"
             )
+        _checks.same_device(states=states, controls=controls)
         return controls
 
 
@@ -203,6 +205,8 @@ class TrajectoryObjective(Objective):
             raise ValueError(
                 f"targets must have the shape of states, {tuple(states.shape)}, got {tuple(targets.shape)}"
             )
+        if targets is not None:
+            _checks.same_device(states=states, targets=targets)
         return self._loss(StateParts(states, targets), controls)
 
 
@@ -213,6 +217,8 @@ def _both_ways(halves: Halves) -> Halves:
 
 
 def _weights(values: Sequence[float], horizon: int) -> tuple[float, ...]:
+    if not isinstance(values, Sequence):
+        raise ValueError(f"horizon_weights must be {horizon} numbers (horizon), got {_checks.shown(values)}")
     weights = tuple(_checks.finite("horizon_weights", w, minimum=0.0) for w in values)
     if len(weights) != horizon or not sum(weights):
         raise ValueError(f"horizon_weights must be {horizon} numbers >= 0 (horizon), not all 0, got {weights}")

@@ -65,6 +65,7 @@ class Predictor(Pretrained, nn.Module, ABC):
         """`flow` on flat states: ``(..., 2d)`` to ``(..., 2d)``.
 
         Raises:
+            TypeError: if ``z`` is not a floating-point tensor.
             ValueError: if ``direction`` is invalid, or ``z`` has an odd last dimension.
         """
         return join_state(*self.flow(*split_state(z), direction=direction, control=control))
@@ -110,8 +111,10 @@ class Predictor(Pretrained, nn.Module, ABC):
         """Call `flow` once for every index of the first dimension, each in its own direction.
 
         Raises:
-            ValueError: if ``direction`` is invalid.
+            TypeError: if a state or ``control`` is not a floating-point tensor.
+            ValueError: if ``direction`` is invalid, or ``q`` and ``p`` differ in shape.
         """
+        _checks.states(q, p, control)
         signs = check_direction(direction, q)
         if isinstance(signs, int):
             return self.flow(q, p, direction=signs, control=control)
@@ -139,7 +142,7 @@ def check_direction(direction: Direction, q: Tensor) -> int | tuple[int, ...]:
         return direction
     raise ValueError(
         "direction must be 1 (forward time), -1 (reverse time), or a sequence of these, one per index of the "
-        f"first dimension of states {tuple(q.shape)}, got {direction!r}"
+        f"first dimension of states {tuple(q.shape)}, got {_checks.shown(direction)}"
     )
 
 

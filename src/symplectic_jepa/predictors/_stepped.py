@@ -70,11 +70,14 @@ class SteppedPredictor(Predictor):
         """Take the steps, forward or in reverse time: ``(..., d)`` twice to ``(..., d)`` twice; see `Predictor`.
 
         Raises:
-            ValueError: if ``direction`` is invalid.
+            ValueError: if ``direction`` is invalid, ``q`` and ``p`` differ in shape, or are on another device than the
+                weights.
             TypeError: if a state is not floating-point, a ``control`` is given to a map that takes none, or a parameter
                 is sharded (FSDP2) and not gathered.
         """
+        _checks.states(q, p, control)
         self._check_gathered()
+        self._check_device(q)
         signs = check_direction(direction, q)
         if not isinstance(signs, int) and not self.dt_per_state:
             return self.each_direction(q, p, direction=signs, control=control)
@@ -84,6 +87,16 @@ class SteppedPredictor(Predictor):
 
         q, p = at_full_precision(roll_out, q, p)
         return q, p
+
+    def _check_device(self, q: Tensor) -> None:
+        """Refuse states that are not where the weights are; eager, because a compiled graph is already traced there."""
+        if torch.compiler.is_compiling():
+            return
+        weight = next((x for x in self.parameters() if x.ndim), q)
+        if weight.device != q.device:
+            raise ValueError(
+                f"states z = [q | p] must be on the device of the weights, {weight.device}, got {q.device}"
+            )
 
     def check_matching(self) -> None:
         """Reject a learned step size, which a matching loss drives to 0.

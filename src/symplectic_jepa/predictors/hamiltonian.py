@@ -49,12 +49,8 @@ class HamiltonianPredictor(SteppedPredictor):
         gradient: Gradient = "stored",
     ) -> None:
         super().__init__(dt=dt, steps=steps, learn_dt=learn_dt)
-        if not isinstance(hamiltonian, Hamiltonian):
-            raise TypeError(f"hamiltonian must be a Hamiltonian, got {type(hamiltonian).__name__}")
-        if not callable(integrator):
-            raise TypeError(f"integrator must be callable like leapfrog, got {integrator!r}")
-        self.hamiltonian = hamiltonian
-        self.integrator = integrator
+        self.hamiltonian = _checks.instance("hamiltonian", hamiltonian, Hamiltonian)
+        self.integrator = _checks.function("integrator", integrator)
         self.gradient = _checks.one_of("gradient", gradient, GRADIENTS)
         if gradient == "reversible" and "gradient" not in inspect.signature(integrator).parameters:
             raise ValueError(
@@ -83,8 +79,11 @@ class HamiltonianPredictor(SteppedPredictor):
         """The energy ``(...)`` of positions and momenta ``(..., d)``, conserved by the exact flow.
 
         Raises:
-            TypeError: if a ``control`` is given to a Hamiltonian that takes none, or has no energy under it.
+            TypeError: if a state or ``control`` is not a floating-point tensor, or a ``control`` is given to a
+                Hamiltonian that takes none, or has no energy under it.
+            ValueError: if ``q`` and ``p`` differ in shape.
         """
+        _checks.states(q, p, control)
         energy: Tensor = self._system(control)(q, p)
         return energy
 

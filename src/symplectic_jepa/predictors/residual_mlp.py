@@ -44,7 +44,7 @@ class ResidualMLPPredictor(SteppedPredictor):
         super().__init__(dt=dt, steps=steps, learn_dt=learn_dt)
         self.dim = _checks.positive_int("dim", dim)
         self.hidden_dim = _checks.positive_int("hidden_dim", hidden_dim)
-        self.depth = _checks.positive_int("depth", depth)
+        self.depth = _checks.positive_int("depth", depth, maximum=1000)
         widths = [2 * dim] + [hidden_dim] * depth
         layers: list[nn.Module] = []
         for i, o in pairwise(widths):

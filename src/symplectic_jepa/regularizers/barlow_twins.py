@@ -43,11 +43,13 @@ class BarlowTwins(BatchRegularizer):
             given: see `BatchRegularizer`; unused.
 
         Raises:
-            ValueError: unless there are two views of the same shape.
+            TypeError: if a view is not a floating-point tensor.
+            ValueError: unless there are two views of the same shape, on one device.
         """
         if other is not None:
-            if other.shape != x.shape:
+            if _checks.floating("x", x).shape != _checks.floating("other", other).shape:
                 raise ValueError(f"other must have the shape of x, {tuple(x.shape)}, got {tuple(other.shape)}")
+            _checks.same_device(x=x, other=other)
             dtype = torch.promote_types(x.dtype, torch.float32)
             x = torch.stack((x.to(dtype), other.to(dtype)))
         return super().forward(x, **given)

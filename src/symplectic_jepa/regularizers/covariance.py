@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symplectic_jepa import _checks
 from symplectic_jepa._derivatives import once_differentiable
 from symplectic_jepa._precision import wide_dtype
 from symplectic_jepa.distributed import count
@@ -39,10 +40,11 @@ def projected_covariance(x: Tensor, projection: Tensor, *, eps: float = 1e-4) ->
         ``(..., k, k)``, in float64 on devices that have it.
 
     Raises:
-        ValueError: if ``projection`` does not have ``D`` rows, or ``N < 2``.
+        TypeError: if ``x`` or ``projection`` is not a floating-point tensor.
+        ValueError: if ``projection`` does not have ``D`` rows, ``N < 2``, or ``eps`` is negative.
     """
-    if x.shape[-2] < 2:
-        raise ValueError(f"x must have shape (..., N >= 2, D) for a covariance, got {tuple(x.shape)}")
+    _checks.samples("x", x, minimum=2)
+    _checks.finite("eps", eps, minimum=0.0)
     return covariance(*moments(project(x, projection)), eps=eps)
 
 
@@ -50,15 +52,20 @@ def project(x: Tensor, projection: Tensor) -> Tensor:
     """``X R``: ``(..., N, D)`` to ``(..., N, k)``.
 
     Raises:
-        ValueError: if ``projection`` does not have ``D`` rows.
+        TypeError: if ``projection`` is not a floating-point tensor.
+        ValueError: if it does not have ``D`` rows, or is on another device.
     """
-    if projection.ndim != 2 or projection.shape[0] != x.shape[-1]:
-        raise ValueError(f"projection must have shape ({x.shape[-1]}, k), got {tuple(projection.shape)}")
-    return x @ projection.to(x.dtype)
+    return x @ _checks.columns("projection", projection, x)
 
 
 def log_det_per_dim(cov: Tensor) -> Tensor:
-    """``(1/k) log det C`` of positive definite ``(..., k, k)``, by Cholesky [paper, eq. 35]."""
+    """``(1/k) log det C`` of positive definite ``(..., k, k)``, by Cholesky [paper, eq. 35]; NaN for any other.
+
+    Raises:
+        TypeError: if ``cov`` is not a floating-point tensor.
+        ValueError: if it is not ``(..., k, k)``.
+    """
+    _checks.matrices("cov", cov)
     with torch.no_grad():
         # cholesky_ex, unlike cholesky, does not wait for the device to report failure.
         factor = torch.linalg.cholesky_ex(cov).L
@@ -114,8 +121,13 @@ class _LogDet(torch.autograd.Function):
 
 
 def participation_ratio(cov: Tensor) -> Tensor:
-    """``PR = tr(C)² / tr(C²)`` of symmetric ``(..., k, k)``, between 1 and ``k`` [paper, eq. 37]."""
-    trace = cov.diagonal(dim1=-2, dim2=-1).sum(-1)
+    """``PR = tr(C)² / tr(C²)`` of symmetric ``(..., k, k)``, between 1 and ``k`` [paper, eq. 37].
+
+    Raises:
+        TypeError: if ``cov`` is not a floating-point tensor.
+        ValueError: if it is not ``(..., k, k)``.
+    """
+    trace = _checks.matrices("cov", cov).diagonal(dim1=-2, dim2=-1).sum(-1)
     return trace.square() / cov.square().sum((-2, -1))
 
 
@@ -126,7 +138,13 @@ def top_eigenvalue(cov: Tensor, *, squarings: int = 17) -> Tensor:
     ``∝ λ_iⁿ``. It is below ``λ_max`` by at most ``(k − 1) λ_max / (e n)``, or ``0.3 λ_max / n`` if two eigenvalues are
     nearly equal. In the limit ``W`` is the projector on the top eigenspace, hence the gradient; ``W`` itself is not
     differentiated.
+
+    Raises:
+        TypeError: if ``cov`` is not a floating-point tensor.
+        ValueError: if it is not ``(..., k, k)``, or ``squarings`` is not between 1 and 64.
     """
+    _checks.matrices("cov", cov)
+    _checks.positive_int("squarings", squarings, maximum=64)
     with torch.no_grad():
         # Float32 is enough except for the last squaring, which squares rounding along eigenvectors that W must exclude.
         weight = _unit_trace(cov).to(torch.float32)

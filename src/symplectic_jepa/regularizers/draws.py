@@ -13,16 +13,38 @@ from symplectic_jepa import _checks
 
 
 def orthonormal_projection(dim: int, k: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """``R`` of shape ``(dim, k)`` with orthonormal columns, from the QR of a Gaussian, on the generator's device."""
+    """``R`` of shape ``(dim, k)`` with orthonormal columns, from the QR of a Gaussian, on the generator's device.
+
+    Raises:
+        TypeError: if ``generator`` is not a generator, or ``dtype`` not a floating-point dtype.
+        ValueError: if ``dim`` or ``k`` is not an int of at least 1, or ``k > dim``.
+    """
+    _check_draw(dim, k, generator, dtype)
+    if k > dim:
+        raise ValueError(f"k must be at most dim = {dim} for orthonormal columns, got {k}")
     gaussian = torch.randn(dim, k, generator=generator, device=generator.device)
     q: Tensor = torch.linalg.qr(gaussian.to(dtype)).Q.contiguous()
     return q
 
 
 def unit_directions(dim: int, k: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """``A`` of shape ``(dim, k)`` with unit columns, uniform on the sphere, on the generator's device."""
+    """``A`` of shape ``(dim, k)`` with unit columns, uniform on the sphere, on the generator's device.
+
+    Raises:
+        TypeError: if ``generator`` is not a generator, or ``dtype`` not a floating-point dtype.
+        ValueError: if ``dim`` or ``k`` is not an int of at least 1.
+    """
+    _check_draw(dim, k, generator, dtype)
     gaussian = torch.randn(dim, k, generator=generator, device=generator.device).to(dtype)
     return F.normalize(gaussian, dim=0)
+
+
+def _check_draw(dim: int, k: int, generator: torch.Generator, dtype: torch.dtype) -> None:
+    _checks.positive_int("dim", dim)
+    _checks.positive_int("k", k)
+    _checks.instance("generator", generator, torch.Generator)
+    if not _checks.instance("dtype", dtype, torch.dtype).is_floating_point:
+        raise TypeError(f"dtype must be a floating-point dtype, got {dtype}")
 
 
 _DRAWS = {"orthonormal_projection": orthonormal_projection, "unit_directions": unit_directions}
@@ -109,9 +131,7 @@ class Schedule(nn.Module):
     def __init__(self, kind: str, *, seed: int, every: int) -> None:
         super().__init__()
         self.kind = _checks.one_of("kind", kind, _DRAWS)
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be an int >= 0, got {seed!r}")
-        self.seed = seed
+        self.seed = _checks.integer("seed", seed)
         self.every = _checks.positive_int("every", every)
         # Not a buffer, because the host reads it at every step and `.to(device)` would move it. Not an int, because a
         # compiled graph would treat it as a constant.
@@ -222,4 +242,4 @@ def set_step(module: nn.Module, step: int | None) -> None:
 
 
 def _schedules(module: nn.Module) -> list[Schedule]:
-    return [m for m in module.modules() if isinstance(m, Schedule)]
+    return [m for m in _checks.instance("module", module, nn.Module).modules() if isinstance(m, Schedule)]

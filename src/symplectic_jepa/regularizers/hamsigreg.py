@@ -36,9 +36,7 @@ class HamSIGReg(SIGReg):
 
     def __init__(self, geometry: Geometry, **settings: Unpack[SIGRegSettings]) -> None:
         super().__init__(**settings)
-        if not isinstance(geometry, Geometry):
-            raise TypeError(f"geometry must be a Geometry, got {type(geometry).__name__}")
-        self.geometry = geometry
+        self.geometry = _checks.instance("geometry", geometry, Geometry)
 
     def config(self) -> dict[str, Any]:
         """See `Pretrained.config`."""
@@ -49,11 +47,11 @@ class HamSIGReg(SIGReg):
         dim = _checks.samples("x", x).shape[-1]
         if directions is None:
             directions = self.schedule(dim, self.slices, dtype=x.dtype, device=x.device)
-        if directions.shape[:-1] == (dim,):  # SIGReg raises the error for any other shape
-            try:
-                directions = self.geometry.sqrt_apply(directions.to(x.dtype).mT).mT
-            except ValueError as error:
-                raise ValueError(f"x of shape {tuple(x.shape)} does not fit the geometry {self.geometry}") from error
+        columns = _checks.columns("directions", directions, x)
+        try:
+            directions = self.geometry.sqrt_apply(columns.mT).mT
+        except ValueError as error:
+            raise ValueError(f"x of shape {tuple(x.shape)} does not fit the geometry {self.geometry}") from error
         sums, finish_sigreg = super().reduction(x, ranks, directions=directions)
 
         def finish(totals: list[Tensor]) -> Measured:

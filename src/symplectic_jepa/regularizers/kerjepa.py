@@ -78,7 +78,8 @@ class SlicedMMD(MMD):
         sync: bool = True,
         process_group: Group = None,
     ) -> None:
-        super().__init__(bandwidth=bandwidth, sync=sync, process_group=process_group)
+        super().__init__(sync=sync, process_group=process_group)
+        self.bandwidth = _checks.finite("bandwidth", bandwidth, minimum=0.0, exclusive=True)
         self.slices = _checks.positive_int("slices", slices)
         self.schedule = Schedule("unit_directions", seed=seed, every=1)
 
@@ -101,9 +102,7 @@ class SlicedMMD(MMD):
         dim = _checks.samples("x", x).shape[-1]
         if directions is None:
             directions = self.schedule(dim, self.slices, dtype=x.dtype, device=x.device)
-        elif directions.ndim != 2 or directions.shape[0] != dim:
-            raise ValueError(f"directions must have shape ({dim}, M), got {tuple(directions.shape)}")
-        rows = gathered_rows(x @ directions.to(x.dtype), ranks)
+        rows = gathered_rows(x @ _checks.columns("directions", directions, x), ranks)
         return Reduction(rows, lambda sums: self._finish([sums[0].mT[..., None], sums[1]]))
 
 

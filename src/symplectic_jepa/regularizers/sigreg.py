@@ -88,9 +88,7 @@ class SIGReg(BatchRegularizer):
         n, dim = _checks.samples("x", x).shape[-2:]
         if directions is None:
             directions = self.schedule(dim, self.slices, dtype=x.dtype, device=x.device)
-        elif directions.ndim != 2 or directions.shape[0] != dim:
-            raise ValueError(f"directions must have shape ({dim}, M), got {tuple(directions.shape)}")
-        sums = characteristic_sums(x @ directions.to(x.dtype), self.spacing, self.knots)
+        sums = characteristic_sums(x @ _checks.columns("directions", directions, x), self.spacing, self.knots)
 
         def finish(sums: list[Tensor]) -> Measured:
             total = sums[0].to(x.dtype)

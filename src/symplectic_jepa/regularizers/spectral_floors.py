@@ -114,6 +114,8 @@ class SpectralFloors(BatchRegularizer):
                 known only on the device, the result is NaN.
         """
         n, dim = _checks.samples("x", x, minimum=self._minimum(ranks)).shape[-2:]
+        if projection is not None:
+            _checks.columns("projection", projection, x)
         k = projection.shape[-1] if projection is not None else min(self.proj_dim or dim, dim)
         limited = projection is None and n <= k  # this rank alone has fewer than k degrees of freedom
         if self.bias_correction and projection is not None and n <= k and not ranks.shared:

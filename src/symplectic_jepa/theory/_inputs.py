@@ -34,6 +34,7 @@ def fits(name: str, matrix: Tensor, like: Tensor) -> None:
     if matrix.shape[-1] != d or not _broadcast(matrix.shape[:-2], like.shape[:-2]):
         expected = f"(..., {d}, {d}), to fit {tuple(like.shape)}"
         raise ValueError(f"{name} must have shape {expected}, got {tuple(matrix.shape)}")
+    _checks.same_device(**{name: matrix, "the other": like})
 
 
 def scalar(name: str, value: float | Array, *, positive: bool = False, like: Tensor | None = None) -> Tensor:
@@ -49,10 +50,18 @@ def scalar(name: str, value: float | Array, *, positive: bool = False, like: Ten
     if x.is_complex() or x.dtype == torch.bool:
         raise TypeError(f"{name} must be real, got dtype {x.dtype}")
     if not x.isfinite().all() or (positive and (x <= 0).any()):
-        raise ValueError(f"{name} must be a finite number{' > 0' if positive else ''}, got {value!r}")
+        raise ValueError(f"{name} must be a finite number{' > 0' if positive else ''}, got {_checks.shown(value)}")
     if like is not None and not _broadcast(x.shape, like.shape[:-2]):
         raise ValueError(f"{name} must broadcast to {tuple(like.shape[:-2])}, got shape {tuple(x.shape)}")
     return x.to(torch.float64 if like is None else like)
+
+
+def broadcast(**given: Tensor) -> None:
+    """Refuse tensors whose shapes do not broadcast, or that are on different devices."""
+    if not _broadcast(*(x.shape for x in given.values())):
+        shapes = ", ".join(str(tuple(x.shape)) for x in given.values())
+        raise ValueError(f"{', '.join(given)} must broadcast, got shapes {shapes}")
+    _checks.same_device(**given)
 
 
 def _broadcast(*shapes: torch.Size) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
-from symplectic_jepa.theory._inputs import scalar
+from symplectic_jepa.theory._inputs import broadcast, scalar
 
 
 def min_eigenvalue_bound(
@@ -36,10 +36,12 @@ def min_eigenvalue_bound(
     Raises:
         ValueError: if an argument is out of range.
     """
+    _checks.positive_int("k", k)
     floor, tau = scalar("log_det", log_det), scalar("trace", trace, positive=True)
-    share = torch.full_like(tau, max(_checks.positive_int("k", k) - 1, 1))  # k = 1: the power is 0, any number works
+    share = torch.full_like(tau, max(k - 1, 1))  # k = 1: the power is 0, any number works
     if participation is not None:
         share = _participation(participation, k).sqrt()
+    broadcast(log_det=floor, trace=tau, participation=share)
     return torch.exp(k * floor + (k - 1) * (share / tau).log())
 
 
@@ -56,7 +58,9 @@ def max_eigenvalue_bound(trace: float | Array, participation: float | Array) -> 
     Raises:
         ValueError: if an argument is out of range.
     """
-    return scalar("trace", trace, positive=True) / _participation(participation).sqrt()
+    tau, ratio = scalar("trace", trace, positive=True), _participation(participation)
+    broadcast(trace=tau, participation=ratio)
+    return tau / ratio.sqrt()
 
 
 def condition_number_bound(
@@ -76,8 +80,10 @@ def condition_number_bound(
     Raises:
         ValueError: if an argument is out of range.
     """
+    _checks.positive_int("k", k)
     floor, top = scalar("log_det", log_det), max_eigenvalue_bound(trace, _participation(participation, k))
-    return torch.exp(_checks.positive_int("k", k) * (top.log() - floor))
+    broadcast(log_det=floor, **{"trace / participation": top})
+    return torch.exp(k * (top.log() - floor))
 
 
 def _participation(value: float | Array, k: int | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
 from symplectic_jepa.theory._inputs import (
+    broadcast,
     in_metric,
     positive_trace,
     scalar,
@@ -74,6 +75,7 @@ def whiten(z: Array, H: Array) -> Tensor:
     z = _checks.floating("z", _checks.array("z", z))
     if z.ndim < 2 or z.shape[-1] != H.shape[-1]:
         raise ValueError(f"z must have shape (..., N, {H.shape[-1]}), got {tuple(z.shape)}")
+    broadcast(z=z[..., 0, 0], H=H[..., 0, 0])
     return (z.to(H.dtype) @ symmetric_root(H)).to(z.dtype)
 
 

@@ -161,7 +161,7 @@ def test_user_potential_errors_name_the_fault():
         PotentialHamiltonian(lambda q: q.sum(-1, keepdim=True)).force(q)
     with pytest.raises(RuntimeError, match="depend on q through autograd"):
         PotentialHamiltonian(lambda q: q.detach().sum(-1)).force(q)
-    with pytest.raises(TypeError, match="module or callable, got int"):
+    with pytest.raises(TypeError, match="a module or a function, got int"):
         PotentialHamiltonian(3)
 
 
