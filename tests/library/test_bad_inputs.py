@@ -6,7 +6,7 @@ import pytest
 
 import symplectic_jepa as sj
 from tests.helpers.calls import CALLS
-from tests.helpers.refusals import fault
+from tests.helpers.calls.fault import fault
 
 # Base classes, results, and what has its own test: files, and functions for those who write a regularizer.
 ELSEWHERE = {
