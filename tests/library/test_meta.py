@@ -50,6 +50,12 @@ OTHERS = {
         [(5, 2, 3, 16, 16)],
         (5, 2, 64),
     ),
+    "vectors": (
+        lambda: sj.PhaseSpaceVectorEncoder(nn.Linear(7, 6), features=6, dim=3), "__call__", [(5, 2, 7)], (5, 2, 6)
+    ),
+    "causal": (
+        lambda: sj.PhaseSpaceCausalEncoder(nn.Linear(7, 6), features=6, dim=3), "__call__", [(5, 2, 7)], (4, 2, 6)
+    ),
 }  # fmt: skip
 
 
