@@ -66,7 +66,7 @@ class ImplicitMidpoint(Integrator):
         Half-precision states, and all states under autocast, are integrated in float32; float64 stays float64.
 
         Raises:
-            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state is not floating-point.
+            TypeError: if ``hamiltonian`` is not a `Hamiltonian` or is damped, or a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
         """
         _check(hamiltonian, q, p, dt, steps)
@@ -87,7 +87,7 @@ class ImplicitMidpoint(Integrator):
             ``iterations`` if they do not contract.
 
         Raises:
-            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state is not floating-point.
+            TypeError: if ``hamiltonian`` is not a `Hamiltonian` or is damped, or a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
         """
         _check(hamiltonian, q, p, dt, steps)
@@ -120,3 +120,8 @@ def _check(hamiltonian: Hamiltonian, q: Tensor, p: Tensor, dt: float | Tensor, s
     if not isinstance(hamiltonian, Hamiltonian):
         raise TypeError(f"hamiltonian must be a Hamiltonian, got {type(hamiltonian).__name__}")
     check_arguments(q, p, dt, steps)
+    if hamiltonian.decay_rate(p) is not None:
+        raise TypeError(
+            f"hamiltonian must not be damped for implicit_midpoint, got {type(hamiltonian).__name__}: the volume would not "
+            "shrink exactly. Integrate with leapfrog or another Splitting."
+        )
