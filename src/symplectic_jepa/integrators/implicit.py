@@ -122,6 +122,6 @@ def _check(hamiltonian: Hamiltonian, q: Tensor, p: Tensor, dt: float | Tensor, s
     check_arguments(q, p, dt, steps)
     if hamiltonian.decay_rate(p) is not None:
         raise TypeError(
-            f"hamiltonian must not be damped for implicit_midpoint, got {type(hamiltonian).__name__}: the volume would not "
+            f"hamiltonian must not be damped for implicit_midpoint, got {type(hamiltonian).__name__}: volume would not "
             "shrink exactly. Integrate with leapfrog or another Splitting."
         )

@@ -43,9 +43,10 @@ def roll_out(
     hamiltonian: AbstractSeparable, updates: Updates, q: Tensor, p: Tensor, dt: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """The kick–drift loop of every explicit integrator."""
+    rate = hamiltonian.decay_rate(p)
     for is_kick, coefficient in updates:
         if is_kick:
-            p = push(p, hamiltonian.force(q), coefficient * dt, hamiltonian.decay_rate(p))
+            p = push(p, hamiltonian.force(q), coefficient * dt, rate)
         else:
             q = push(q, hamiltonian.velocity(p), coefficient * dt)
     return q, p
