@@ -43,14 +43,15 @@ class DampedHamiltonian(_Wrapper, ExactBuffers):
     exactly within its kicks. A step of size ``h`` then shrinks the volume of phase space by exactly ``exp(−h Σᵢ Γᵢ)``;
     if all rates are equal, ``JᵀΩJ = exp(−hΓ) Ω``. The splitting keeps its order and its cost, its energy error comes on
     top of the decay, and without damping it takes the same steps bit for bit. ``−h`` is still the exact inverse, but
-    amplifies rounding errors by ``exp(hΓ)`` per step. `implicit_midpoint` refuses a damped system.
+    amplifies rounding errors by up to ``exp(hΓ)`` per step. `implicit_midpoint` refuses a damped system.
 
     A damped system can be controlled, `DampedHamiltonian` of a `ControlledHamiltonian` or the other way round.
 
     Args:
         hamiltonian: the system without this damping, separable.
         damping: ``γ``, a number or one per coordinate, ``(d,)``, in units of mass per time.
-        learn: learn ``γ = softplus(θ)``, starting at ``damping``, to fit observed trajectories.
+        learn: learn ``γ = softplus(θ)``, starting at ``damping``, to fit observed trajectories. It can lower a matching
+            loss by growing, because strong damping freezes the positions.
 
     Raises:
         TypeError: if ``hamiltonian`` is not separable or overrides its kinetic energy, whose damping would not be
