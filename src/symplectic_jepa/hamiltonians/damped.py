@@ -132,9 +132,9 @@ class DampedHamiltonian(_Wrapper, ExactBuffers):
 
     def _damping(self, dtype: torch.dtype | None) -> Tensor:
         if self.raw_damping is not None:
-            return F.softplus(self.raw_damping.to(dtype))
+            return F.softplus(self.raw_damping.to(dtype=dtype))
         assert self.fixed_damping is not None
-        return self.fixed_damping.to(dtype)
+        return self.fixed_damping.to(dtype=dtype)
 
 
 class _Driven(_Wrapper):
