@@ -47,10 +47,12 @@ tested on 2 to 4 processes. For this the MMDs exchange all samples; the others e
 INTEGRATORS = f"""
 ## Integrators
 
-Each maps `(q, p) → (q, p)`. All are symplectic, and a negative step inverts a positive one. Autograd keeps the states
-and activations of every force evaluation, so memory grows with their number. With `gradient="reversible"` the explicit
-integrators keep only the final state. Costs are for two steps of {N} states with d = {D} and hidden width 256, forward
-and backward, counted as above. Samples do not interact, so every integrator is exact under data parallelism.
+Each maps `(q, p) → (q, p)`. All are symplectic, and a negative step inverts a positive one. The explicit ones also take
+a `DampedHamiltonian`, with the same order and as many force evaluations; volume then shrinks by exactly the damping.
+Autograd keeps the states and activations of every force evaluation, so memory grows with their number. With
+`gradient="reversible"` the explicit integrators keep only the final state. Costs are for two steps of {N} states with
+d = {D} and hidden width 256, forward and backward, counted as above. Samples do not interact, so every integrator is
+exact under data parallelism.
 
 | name | equation | order | symmetric | force evaluations for S steps | GFLOP | MiB kept | exact under DDP |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""

@@ -14,6 +14,7 @@ from symplectic_jepa._version import __version__
 from symplectic_jepa.encoders import PhaseSpaceTokenEncoder
 from symplectic_jepa.hamiltonians import (
     ControlledHamiltonian,
+    DampedHamiltonian,
     GeneralHamiltonian,
     PotentialHamiltonian,
     QuadraticHamiltonian,
@@ -69,6 +70,7 @@ __all__ = [
     "BarlowTwins",
     "CodingRate",
     "ControlledHamiltonian",
+    "DampedHamiltonian",
     "EnergyBudget",
     "Floors",
     "GeneralHamiltonian",

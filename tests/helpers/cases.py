@@ -35,6 +35,12 @@ REGULARIZERS = {
 MAPS = {
     "leapfrog": lambda: sj.HamiltonianPredictor(sj.SeparableHamiltonian(D, hidden_dim=8)),
     "learned mass": lambda: sj.HamiltonianPredictor(sj.SeparableHamiltonian(D, hidden_dim=8, learn_mass=True)),
+    "damped": lambda: sj.HamiltonianPredictor(
+        sj.DampedHamiltonian(sj.SeparableHamiltonian(D, hidden_dim=8), torch.linspace(0.1, 2.0, D), learn=True)
+    ),
+    "damped, fixed": lambda: sj.HamiltonianPredictor(
+        sj.DampedHamiltonian(sj.SeparableHamiltonian(D, hidden_dim=8, learn_mass=True), 0.7), integrator=sj.yoshida4
+    ),
     "learned step": lambda: sj.HamiltonianPredictor(sj.SeparableHamiltonian(D, hidden_dim=8), learn_dt=True),
     "symplectic_euler": lambda: sj.HamiltonianPredictor(
         sj.SeparableHamiltonian(D, hidden_dim=8), integrator=sj.symplectic_euler

@@ -12,6 +12,7 @@ NEEDED = {  # arguments without a default, by name
     "predictor": sj.HamiltonianPredictor(H),
     "prediction": sj.HamJEPAObjective(sj.HamiltonianPredictor(H)).prediction,
     "hamiltonian": H,
+    "damping": 0.5,
     "dim": 4,
     "geometry": sj.geometries.DiagonalGeometry(torch.ones(8)),
     "repo_id": "user/name",

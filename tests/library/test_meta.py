@@ -41,6 +41,12 @@ OTHERS = {
         [(2, 6), (2, 2)],
         (2, 6),
     ),
+    "damped": (
+        lambda: sj.DampedHamiltonian(sj.QuadraticHamiltonian(6), torch.ones(6)),
+        "__call__",
+        [(2, 6), (2, 6)],
+        (2,),
+    ),
     "resnet": (
         lambda: sj.PhaseSpaceTokenEncoder.resnet18(token_channels=4, grid=2), "__call__", [(2, 3, 16, 16)], (2, 16)
     ),

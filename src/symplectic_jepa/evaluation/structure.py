@@ -20,7 +20,8 @@ def symplecticity_defect(step: Map, z: Array) -> Tensor:
     """``‖JᵀΩJ - Ω‖`` (Frobenius) of the map's Jacobian ``J`` at each state, ``Ω = [[0, I], [-I, 0]]``.
 
     Exactly 0 for a symplectic map [paper, theorem A.2]; in practice the rounding error of the state's dtype, so use
-    float64. For the scaling ``z -> a z`` it is ``|a² - 1| √(2d)``.
+    float64. For the scaling ``z -> a z`` it is ``|a² - 1| √(2d)``; for a step ``h`` with the same damping rate ``Γ`` in
+    every coordinate it is ``(1 - exp(-Γh)) √(2d)``.
 
     It takes one backward pass per state: the state is repeated 2d times, and each copy is pulled back along one output
     coordinate. The map must therefore treat the rows of a batch independently (put BatchNorm in eval mode). The map may

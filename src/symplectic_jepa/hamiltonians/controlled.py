@@ -59,6 +59,11 @@ class ControlledHamiltonian(AbstractSeparable, ExactBuffers):
         else:
             self.input_matrix = input_matrix
 
+    @property
+    def takes_control(self) -> bool:
+        """True."""
+        return True
+
     def with_control(self, control: Tensor) -> AbstractSeparable:
         """This system under a fixed input ``u``, ``(..., m)``, whose leading dimensions broadcast to the state's.
 
@@ -83,6 +88,10 @@ class ControlledHamiltonian(AbstractSeparable, ExactBuffers):
     def velocity(self, p: Tensor) -> Tensor:
         """``∇T(p)``: ``(..., d)`` to ``(..., d)``."""
         return self.hamiltonian.velocity(p)
+
+    def decay_rate(self, p: Tensor) -> Tensor | None:
+        """The damping of the free system; see `Hamiltonian.decay_rate`."""
+        return self.hamiltonian.decay_rate(p)
 
     def input_force(self, q: Tensor, control: Tensor) -> Tensor:
         """``B(q)u`` in the dtype of ``q``: ``(..., d)`` and ``(..., m)`` to ``(..., d)``.
@@ -139,3 +148,7 @@ class _Driven(AbstractSeparable):
     def velocity(self, p: Tensor) -> Tensor:
         """``∇T(p)``: ``(..., d)`` to ``(..., d)``."""
         return self.system.velocity(p)
+
+    def decay_rate(self, p: Tensor) -> Tensor | None:
+        """The damping of the free system; see `Hamiltonian.decay_rate`."""
+        return self.system.decay_rate(p)

@@ -17,8 +17,9 @@ class Integrator(ABC):
     """A map of ``(q, p)``; `Splitting` and `ImplicitMidpoint` implement it.
 
     A predictor only calls it, so a plain function with the same arguments also works. It uses ``hamiltonian.force(q)``
-    and ``hamiltonian.velocity(p)`` of a separable Hamiltonian, or ``hamiltonian.gradient(q, p)`` of any. Inside a
-    `HamiltonianPredictor` it runs with autocast off, in float32 or better.
+    and ``hamiltonian.velocity(p)`` of a separable Hamiltonian, or ``hamiltonian.gradient(q, p)`` of any. Neither
+    includes damping, which ``hamiltonian.decay_rate(p)`` gives. Inside a `HamiltonianPredictor` it runs with autocast
+    off, in float32 or better.
 
     Attributes:
         name: name in messages and ``print``.

@@ -66,7 +66,7 @@ class ImplicitMidpoint(Integrator):
         Half-precision states, and all states under autocast, are integrated in float32; float64 stays float64.
 
         Raises:
-            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state is not floating-point.
+            TypeError: if ``hamiltonian`` is not a `Hamiltonian` or is damped, or a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
         """
         _check(hamiltonian, q, p, dt, steps)
@@ -87,7 +87,7 @@ class ImplicitMidpoint(Integrator):
             ``iterations`` if they do not contract.
 
         Raises:
-            TypeError: if ``hamiltonian`` is not a `Hamiltonian`, or a state is not floating-point.
+            TypeError: if ``hamiltonian`` is not a `Hamiltonian` or is damped, or a state is not floating-point.
             ValueError: if ``q`` and ``p`` differ in shape, ``steps < 1``, or ``dt`` is not finite.
         """
         _check(hamiltonian, q, p, dt, steps)
@@ -119,3 +119,8 @@ implicit_midpoint = ImplicitMidpoint()
 def _check(hamiltonian: Hamiltonian, q: Tensor, p: Tensor, dt: float | Tensor, steps: int) -> None:
     _checks.instance("hamiltonian", hamiltonian, Hamiltonian)
     check_arguments(q, p, dt, steps)
+    if hamiltonian.decay_rate(p) is not None:
+        raise TypeError(
+            f"hamiltonian must not be damped for implicit_midpoint, got {type(hamiltonian).__name__}: volume would not "
+            "shrink exactly. Integrate with leapfrog or another Splitting."
+        )

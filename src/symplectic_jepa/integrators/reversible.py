@@ -18,20 +18,36 @@ from symplectic_jepa.hamiltonians._autograd import unknown_leaf
 Updates = Sequence[tuple[bool, float]]  # (is_kick, coefficient of the step size)
 
 
-def push(x: Tensor, direction: Tensor, size: float | Tensor) -> Tensor:
-    """``x + size · direction`` in one pass over memory."""
+def push(x: Tensor, direction: Tensor, size: float | Tensor, rate: Tensor | None = None) -> Tensor:
+    """The exact flow of ``ẋ = direction − rate · x`` over the time ``size``; without a rate in one pass over memory."""
+    if rate is not None:
+        decay = (rate * size).to(x.dtype)
+        x, direction = x * torch.exp(-decay), direction * _mean_decay(decay)
     if isinstance(size, Tensor):
         return torch.addcmul(x, direction, size.to(x.dtype))
     return torch.add(x, direction, alpha=size)
+
+
+def _mean_decay(x: Tensor) -> Tensor:
+    """``(1 − e⁻ˣ)/x``, the mean of ``e⁻ˢ`` for ``0 ≤ s ≤ x``; exactly 1 at 0, where the quotient would be NaN."""
+    limit = 0.1  # below it the derivative of the quotient loses digits; above it the series would
+    t = x.clamp(-limit, limit)
+    one = series = torch.ones_like(t)
+    for n in range(11, 1, -1):  # 1 − t/2 (1 − t/3 (1 − …)), to rounding in float64
+        series = torch.addcmul(one, t, series, value=-1 / n)
+    small = x.abs() < limit
+    x = x.where(~small, limit)
+    return series.where(small, -torch.expm1(-x) / x)
 
 
 def roll_out(
     hamiltonian: AbstractSeparable, updates: Updates, q: Tensor, p: Tensor, dt: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """The kick–drift loop of every explicit integrator."""
+    rate = hamiltonian.decay_rate(p)
     for is_kick, coefficient in updates:
         if is_kick:
-            p = push(p, hamiltonian.force(q), coefficient * dt)
+            p = push(p, hamiltonian.force(q), coefficient * dt, rate)
         else:
             q = push(q, hamiltonian.velocity(p), coefficient * dt)
     return q, p
@@ -88,8 +104,8 @@ def _filled(slots: Sequence[_Slot], tensors: dict[int, Tensor]) -> Iterator[None
 class _Reversible(torch.autograd.Function):
     """A shear ``p' = p + s(q)`` is inverted by ``p = p' − s(q)``, and pulls a cotangent back to ``g_q + s'(q)ᵀ g_p``.
 
-    Each shear is recomputed on leaves that replace the Hamiltonian's tensors, so that its graph ends there, no matter
-    how those tensors were computed.
+    A damped kick ``p' = e p + s(q)`` is inverted by the same flow over the negative time. Each update is recomputed on
+    leaves that replace the Hamiltonian's tensors, so that its graph ends there, no matter how those were computed.
     """
 
     @staticmethod
@@ -128,15 +144,16 @@ class _Reversible(torch.autograd.Function):
         totals: dict[int, Tensor] = {}
         for is_kick, coefficient in reversed(ctx.updates):
             with torch.enable_grad(), autocast_off(q.device), _filled(ctx.slots, leaves):
-                x = state[not is_kick].detach().requires_grad_()
+                x, after = state[not is_kick].detach().requires_grad_(), state[is_kick]
                 field = ctx.hamiltonian.force(x) if is_kick else ctx.hamiltonian.velocity(x)
-                pushed = coefficient * dt * field
-                state[is_kick] = state[is_kick] - pushed.detach()
-                if not pushed.requires_grad:  # a constant field
-                    continue
-                inputs = [x, *learned]
-                _refuse_unseen(pushed, inputs)
-                grad_x, *grads = torch.autograd.grad(pushed, inputs, grad[is_kick], allow_unused=True)
+                rate = ctx.hamiltonian.decay_rate(after) if is_kick else None
+                size = coefficient * dt
+                with torch.no_grad():
+                    before = state[is_kick] = push(after, field, -size, rate)
+                image = push(before.requires_grad_(), field, size, rate)
+                inputs = [x, before, *learned]
+                _refuse_unseen(image, inputs)
+                grad_x, grad[is_kick], *grads = torch.autograd.grad(image, inputs, grad[is_kick], allow_unused=True)
             if grad_x is not None:
                 grad[not is_kick] = grad[not is_kick] + grad_x
             for leaf, g in zip(learned, grads, strict=True):

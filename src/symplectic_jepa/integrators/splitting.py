@@ -26,6 +26,10 @@ class Splitting(Integrator):
     coefficients, which only determine the order. Adjacent updates of the same kind, also across steps, are merged and
     zeros dropped, so the force is evaluated once per kick that remains.
 
+    For a damped system (`DampedHamiltonian`) a kick is the exact flow of ``ṗ = F(q) − Γp`` over the time ``k h``:
+    ``p ← e⁻ˣ p + k h F(q) (1 − e⁻ˣ)/x`` with ``x = k h Γ``. As the kicks' coefficients sum to 1, a step shrinks volume
+    by exactly ``exp(−h Σᵢ Γᵢ)``. Adjacent kicks still merge, so every table keeps its order and its cost.
+
     If the table is not a palindrome (`symmetric` is False), a negative ``dt`` runs it backwards, so that it still
     inverts a positive one exactly. The sign then decides the order of the updates, so ``dt`` must be a float.
 

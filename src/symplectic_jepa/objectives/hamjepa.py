@@ -109,7 +109,8 @@ class HamJEPAObjective(Objective):
         p_weight: weight of the momentum match; only with ``match="q"``.
         bidirectional: average both directions; otherwise only ``a → b``.
         reverse_time: run ``b → a`` in reverse time (``−h``); otherwise in forward time, like ``a → b``.
-        energy_weight: weight ``w_E`` of ``mean (H(Φ(z)) − sg H(z))²``; needs a predictor with a Hamiltonian.
+        energy_weight: weight ``w_E`` of ``mean (H(Φ(z)) − sg H(z))²``; needs a predictor with a Hamiltonian. It
+            penalises what a `DampedHamiltonian` or a control does to the energy, too.
         detach_target: stop the gradient at the target state.
         penalties: named penalties, or ``None`` for the bare prediction loss.
         sync: see `Objective`.

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.hamiltonians import ControlledHamiltonian, Hamiltonian
+from symplectic_jepa.hamiltonians import Hamiltonian
 from symplectic_jepa.integrators import Integrator, leapfrog
 from symplectic_jepa.integrators._base import GRADIENTS, Gradient
 from symplectic_jepa.predictors._stepped import SteppedPredictor
@@ -66,7 +66,7 @@ class HamiltonianPredictor(SteppedPredictor):
     @property
     def takes_control(self) -> bool:
         """Whether the Hamiltonian takes a control."""
-        return isinstance(self.hamiltonian, ControlledHamiltonian)
+        return self.hamiltonian.takes_control
 
     def roll_out(
         self, q: Tensor, p: Tensor, *, dt: float | Tensor, control: Tensor | None = None
@@ -77,6 +77,8 @@ class HamiltonianPredictor(SteppedPredictor):
 
     def energy(self, q: Tensor, p: Tensor, *, control: Tensor | None = None) -> Tensor:
         """The energy ``(...)`` of positions and momenta ``(..., d)``, conserved by the exact flow.
+
+        The exact flow of a `DampedHamiltonian` lowers it, unless a control drives the system.
 
         Raises:
             TypeError: if a state or ``control`` is not a floating-point tensor, or a ``control`` is given to a
@@ -90,6 +92,6 @@ class HamiltonianPredictor(SteppedPredictor):
     def _system(self, control: Tensor | None) -> Hamiltonian:
         if control is None:
             return self.hamiltonian
-        if not isinstance(self.hamiltonian, ControlledHamiltonian):
+        if not self.hamiltonian.takes_control:
             raise TypeError(f"control needs a ControlledHamiltonian, got {type(self.hamiltonian).__name__}")
         return self.hamiltonian.with_control(control)
