@@ -84,9 +84,7 @@ class PhaseSpaceTokenEncoder(Pretrained, nn.Module):
         if _checks.positive_int("token_channels", token_channels) % 2:
             raise ValueError(f"token_channels must be even, half for q and half for p, got {token_channels}")
         self.grid = None if grid is None else _sides("grid", grid)
-        if type(prefix_tokens) is not int or prefix_tokens < 0:
-            raise ValueError(f"prefix_tokens must be an int >= 0, got {prefix_tokens!r}")
-        self.prefix_tokens = prefix_tokens
+        self.prefix_tokens = _checks.natural("prefix_tokens", prefix_tokens)
         self.token_shape = None if token_shape is None else _sides("token_shape", token_shape)
         self.backbone = backbone
         self.token_projection = nn.Sequential(

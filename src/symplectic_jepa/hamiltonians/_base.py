@@ -22,6 +22,22 @@ class Hamiltonian(Pretrained, nn.Module, ABC):
                 return 0.5 * (p - 0.3 * q.flip(-1)).square().sum(-1)
     """
 
+    @property
+    def takes_control(self) -> bool:
+        """Whether the system has a control input, which `with_control` binds."""
+        return False
+
+    def with_control(self, control: Tensor) -> Hamiltonian:
+        """This system under a fixed input ``u``, ``(..., m)``, whose leading dimensions broadcast to the state's.
+
+        Raises:
+            TypeError: if the system takes no control, or ``control`` is not a floating-point tensor.
+        """
+        raise TypeError(
+            f"control must be None for a {type(self).__name__}, which takes no control; wrap it in a "
+            "ControlledHamiltonian"
+        )
+
     @abstractmethod
     def forward(self, q: Tensor, p: Tensor) -> Tensor:
         """Energies ``(...)`` of positions and momenta ``(..., d)``."""

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa.hamiltonians import ControlledHamiltonian, Hamiltonian
+from symplectic_jepa.hamiltonians import Hamiltonian
 from symplectic_jepa.integrators import Integrator, leapfrog
 from symplectic_jepa.integrators._base import GRADIENTS, Gradient
 from symplectic_jepa.predictors._stepped import SteppedPredictor
@@ -21,8 +21,9 @@ class HamiltonianPredictor(SteppedPredictor):
     ``predictor(predictor(z), direction=-1)`` returns ``z`` to rounding (with `implicit_midpoint`, to its solver's
     error). The dynamics run in float32 or better under any autocast, and float64 stays float64, with every integrator.
 
-    ``predictor(z, control=u)`` integrates a `ControlledHamiltonian` under the input ``u``, ``(..., m)``, constant over
-    all steps. Without a control the system evolves freely.
+    ``predictor(z, control=u)`` integrates a Hamiltonian with a control (`ControlledHamiltonian`, or a potential
+    ``V(q, u)``) under the input ``u``, ``(..., m)``, constant over all steps. Without a control a `ControlledHamiltonian`
+    evolves freely; a ``V(q, u)`` needs one.
 
     Args:
         hamiltonian: the energy; separable for the default integrator.
@@ -70,7 +71,7 @@ class HamiltonianPredictor(SteppedPredictor):
     @property
     def takes_control(self) -> bool:
         """Whether the Hamiltonian takes a control."""
-        return isinstance(self.hamiltonian, ControlledHamiltonian)
+        return self.hamiltonian.takes_control
 
     def roll_out(
         self, q: Tensor, p: Tensor, *, dt: float | Tensor, control: Tensor | None = None
@@ -89,8 +90,4 @@ class HamiltonianPredictor(SteppedPredictor):
         return energy
 
     def _system(self, control: Tensor | None) -> Hamiltonian:
-        if control is None:
-            return self.hamiltonian
-        if not isinstance(self.hamiltonian, ControlledHamiltonian):
-            raise TypeError(f"control needs a ControlledHamiltonian, got {type(self.hamiltonian).__name__}")
-        return self.hamiltonian.with_control(control)
+        return self.hamiltonian if control is None else self.hamiltonian.with_control(control)

@@ -176,7 +176,7 @@ def test_bad_arguments_are_named():
     with_matrix = ControlledHamiltonian(free, torch.randn(D, M))
     flat = ControlledHamiltonian(free, lambda q: q)
     for call, error, message in (
-        (lambda: ControlledHamiltonian(GeneralHamiltonian(D), MATRIX), TypeError, "AbstractSeparable, got General"),
+        (lambda: ControlledHamiltonian(nn.Identity(), MATRIX), TypeError, "must be a Hamiltonian, got Identity"),
         (lambda: learned(learn_mass=True).velocity(q[:, :1]), ValueError, r"p must have shape \(..., 3\)"),
         (lambda: ControlledHamiltonian(free, 3), TypeError, "tensor, module or callable, got int"),
         (lambda: ControlledHamiltonian(free, torch.randn(3)), ValueError, r"\(d, m\) matrix, got shape \(3,\)"),
@@ -191,7 +191,7 @@ def test_bad_arguments_are_named():
         (
             lambda: HamiltonianPredictor(QuadraticHamiltonian(D))(torch.randn(4, 2 * D), control=torch.ones(4, 2)),
             TypeError,
-            "control needs a ControlledHamiltonian, got QuadraticHamiltonian",
+            "control must be None for a QuadraticHamiltonian, which takes no control; wrap it",
         ),
     ):
         with pytest.raises(error, match=message):
