@@ -140,7 +140,7 @@ class _ControlledSeparable(ControlledHamiltonian, AbstractSeparable):
 
 
 class _Driven(Hamiltonian):
-    """A controlled system with its input bound; ``free`` is the rest of it, with the same input bound if it takes one."""
+    """A controlled system with its input bound, also in ``free``, the system without ``B``, if that takes one."""
 
     def __init__(self, system: ControlledHamiltonian, free: Hamiltonian, control: Tensor) -> None:
         super().__init__()

@@ -19,9 +19,8 @@ class PotentialHamiltonian(ControlledPotential):
     a full graph of ``torch.compile``, where it uses ``torch.func.grad`` (so a compiled potential must not contain
     BatchNorm in train mode; in eager mode it may).
 
-    With ``control_dim=m`` the potential is ``V(q, u)`` and is called with an input ``u`` of shape ``(..., m)``, expanded
-    to the leading dimensions of ``q``. `with_control` binds ``u``, as ``HamiltonianPredictor.forward(z, control=u)``
-    does.
+    With ``control_dim=m`` the potential is ``V(q, u)``, called with an input ``u``, ``(..., m)``, that has the leading
+    dimensions of ``q``. `with_control` binds ``u``; ``HamiltonianPredictor.forward(z, control=u)`` does this for you.
 
     Args:
         potential: module or callable from ``(..., d)`` to ``(...)``; each output may depend only on its own row.

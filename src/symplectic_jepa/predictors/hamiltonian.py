@@ -21,9 +21,8 @@ class HamiltonianPredictor(SteppedPredictor):
     ``predictor(predictor(z), direction=-1)`` returns ``z`` to rounding (with `implicit_midpoint`, to its solver's
     error). The dynamics run in float32 or better under any autocast, and float64 stays float64, with every integrator.
 
-    ``predictor(z, control=u)`` integrates a Hamiltonian with a control (`ControlledHamiltonian`, or a potential
-    ``V(q, u)``) under the input ``u``, ``(..., m)``, constant over all steps. Without a control a `ControlledHamiltonian`
-    evolves freely; a ``V(q, u)`` needs one.
+    ``predictor(z, control=u)`` integrates a `ControlledHamiltonian`, or a potential ``V(q, u)``, under the input ``u``,
+    ``(..., m)``, constant over all steps. Without a control the former evolves freely, and the latter raises an error.
 
     Args:
         hamiltonian: the energy; separable for the default integrator.
