@@ -386,6 +386,23 @@ def test_copies_pickles_and_folders_are_the_same_system(make, tmp_path):
             assert "_Controlled" not in repr(again)
 
 
+class Motors(sj.ControlledHamiltonian):
+    """A user's subclass, with a constructor of its own."""
+
+    def __init__(self, *, dim):
+        super().__init__(sj.GeneralHamiltonian(dim, hidden_dim=4), torch.eye(dim))
+        self.dim = dim
+
+
+def test_a_subclass_may_have_a_constructor_of_its_own(tmp_path):
+    motors, (z, u) = Motors(dim=D), torch.randn(2, 4, 2 * D)
+    predict = lambda h: sj.HamiltonianPredictor(h, integrator=midpoint)(z, control=u[:, :D])  # noqa: E731
+    motors.save_pretrained(tmp_path)
+    for again in (copy.deepcopy(motors), Motors.from_pretrained(tmp_path)):
+        assert type(again) is Motors
+        assert torch.equal(predict(again), predict(motors))
+
+
 def test_folders_of_format_2_are_read_and_still_written(tmp_path):
     """The text of a folder from before general systems could be controlled."""
     text = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -48,11 +48,10 @@ class ControlledHamiltonian(Hamiltonian, ExactBuffers):
     input_matrix: Tensor | Callable[[Tensor], Tensor]
     _exact = ("input_matrix",)
 
-    def __new__(cls, hamiltonian: Any = None, input_matrix: Any = None) -> Self:
+    def __new__(cls, hamiltonian: Any = None, *_: Any, **__: Any) -> Self:
         """A controlled system that is separable if ``hamiltonian`` is; copying and unpickling pass no arguments."""
         separable = cls is ControlledHamiltonian and isinstance(hamiltonian, AbstractSeparable)
-        made: Self = super().__new__(_ControlledSeparable if separable else cls)
-        return made
+        return cast("Self", super().__new__(_ControlledSeparable if separable else cls))
 
     def __init__(self, hamiltonian: Hamiltonian, input_matrix: Tensor | nn.Module | Callable[[Tensor], Tensor]) -> None:
         super().__init__()

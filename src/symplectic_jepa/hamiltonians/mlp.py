@@ -133,8 +133,8 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
         for i, layer in enumerate(self.hidden):
             weight, bias = read_linear(f"hidden.{i}", layer, dtype)
             if i == 0 and control is not None:
-                weight, by_control = weight.split((weight.shape[1] - control.shape[-1], control.shape[-1]), dim=1)
-                bias = F.linear(control, by_control, bias)
+                inputs = weight.shape[1] - control.shape[-1]
+                weight, bias = weight[:, :inputs], F.linear(control, weight[:, inputs:], bias)
             yield weight, bias
 
 
