@@ -69,22 +69,43 @@ OBJECTIVES = {
 CASES = {**REGULARIZERS, **MAPS, **OBJECTIVES}
 
 
-class Driven(nn.Module):
-    """A controlled predictor together with its control, which bfloat16 holds exactly."""
+class Energy(nn.Module):
+    """A user's ``V(q, u)``."""
 
-    def __init__(self, input_matrix):
+    def __init__(self):
         super().__init__()
-        system = sj.ControlledHamiltonian(sj.SeparableHamiltonian(D, hidden_dim=8), input_matrix)
-        self.predictor = sj.HamiltonianPredictor(system)
+        self.layer = nn.Linear(D + 2, 8)
+
+    def forward(self, q, u):
+        return self.layer(torch.cat((q, u), -1)).tanh().sum(-1)
+
+
+class Driven(nn.Module):
+    """A predictor that takes a control together with its control, which bfloat16 holds exactly."""
+
+    def __init__(self, predictor):
+        super().__init__()
+        self.predictor = predictor
         self.control = nn.Parameter(torch.tensor([0.5, -1.25]))
 
     def forward(self, z):
         return self.predictor(z, control=self.control.to(z.dtype))
 
 
+def driven_by_matrix(input_matrix, hamiltonian=sj.SeparableHamiltonian, **options):
+    system = sj.ControlledHamiltonian(hamiltonian(D, hidden_dim=8), input_matrix)
+    return Driven(sj.HamiltonianPredictor(system, **options))
+
+
 DRIVEN = {
-    "driven, parameter": lambda: Driven(nn.Parameter(torch.randn(D, 2))),
-    "driven, module": lambda: Driven(nn.Sequential(nn.Linear(D, 2 * D), nn.Unflatten(-1, (D, 2)))),
+    "driven, parameter": lambda: driven_by_matrix(nn.Parameter(torch.randn(D, 2))),
+    "driven, module": lambda: driven_by_matrix(nn.Sequential(nn.Linear(D, 2 * D), nn.Unflatten(-1, (D, 2)))),
+    "driven, general": lambda: driven_by_matrix(
+        nn.Parameter(torch.randn(D, 2)), sj.GeneralHamiltonian, integrator=sj.implicit_midpoint
+    ),
+    "driven, V(q, u)": lambda: Driven(sj.HamiltonianPredictor(sj.SeparableHamiltonian(D, hidden_dim=8, control_dim=2))),
+    "driven, user V(q, u)": lambda: Driven(sj.HamiltonianPredictor(sj.PotentialHamiltonian(Energy(), control_dim=2))),
+    "driven, MLP": lambda: Driven(sj.ResidualMLPPredictor(D, hidden_dim=8, control_dim=2)),
 }
 
 

@@ -106,7 +106,7 @@ def test_bad_arguments_are_named():
             lambda: predictor(torch.ones(3, 4, dtype=torch.int64)),
             "z must be a floating-point tensor, got dtype torch.int64",
         ),
-        (lambda: predictor(torch.ones(3, 4), control=torch.ones(3, 1)), "control needs a ControlledHamiltonian"),
+        (lambda: predictor(torch.ones(3, 4), control=torch.ones(3, 1)), "control must be None for a Quadratic"),
         (lambda: sj.ResidualMLPPredictor(2)(torch.ones(3, 4), control=torch.ones(3, 1)), "control must be None"),
     ):
         with pytest.raises(TypeError, match=message):

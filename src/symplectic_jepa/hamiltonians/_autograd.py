@@ -21,7 +21,7 @@ def check_energy(name: str, energy: Tensor, **states: Tensor) -> Tensor:
     return energy
 
 
-def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) -> tuple[Tensor, ...]:
+def energy_gradient(name: str, energy: Callable[..., Tensor], *fixed: Tensor, **states: Tensor) -> tuple[Tensor, ...]:
     """The partial derivatives of the energies ``(...)`` of ``states``, each ``(..., d)``, one per state.
 
     In training they carry a graph of their own (second derivatives), if a state or anything else that the energy reads
@@ -30,7 +30,8 @@ def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) 
 
     Args:
         name: name of the energy in error messages.
-        energy: function of the states; each energy may depend only on its own row.
+        energy: function of the states and of what is ``fixed``; each energy may depend only on its own row.
+        *fixed: further arguments of the energy, after the states.
         **states: the arguments, by name and in order.
 
     Raises:
@@ -39,7 +40,7 @@ def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) 
     """
 
     def total(*inputs: Tensor) -> Tensor:
-        return check_energy(name, energy(*inputs), **dict(zip(states, inputs, strict=True))).sum()
+        return check_energy(name, energy(*inputs, *fixed), **dict(zip(states, inputs, strict=True))).sum()
 
     if torch.compiler.is_compiling() or transforming():
         # torch.autograd.grad(create_graph=True) cannot be traced with a double backward, or transformed; func.grad can.
@@ -48,6 +49,7 @@ def energy_gradient(name: str, energy: Callable[..., Tensor], **states: Tensor) 
     training = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         leaves = [_leaf(x, training) for x in states.values()]
+        fixed = tuple(x.clone() if x.is_inference() else x for x in fixed)
         value = total(*leaves)
         if not value.requires_grad:
             raise RuntimeError(

@@ -102,22 +102,22 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
         """
         self.residual_scale.fill_(_checks.finite("scale", scale))
 
-    def _residual(self, x: Tensor) -> Tensor:
-        """``s f(x)``: ``(..., inputs)`` to ``(...)``."""
+    def _residual(self, x: Tensor, control: Tensor | None = None) -> Tensor:
+        """``s f(x)``, or ``s f([x, u])``: ``(..., inputs)`` and ``(..., m)`` to ``(...)``."""
         act, _ = _ACTIVATIONS[self.activation]
         h = x
-        for weight, bias in self._hidden(x.dtype):
-            h = act(F.linear(h, weight, bias))
+        for weight, bias in self._hidden(x.dtype, control):
+            h = act(_affine(h, weight, bias))
         weight, _ = read_linear("output", self.output, h.dtype)
         return (self.residual_scale.to(x.dtype) * F.linear(h, weight)).squeeze(-1)
 
-    def _residual_gradient(self, x: Tensor, *, factor: float = 1.0) -> Tensor:
-        """``factor · s ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``; the factor costs no extra pass over states."""
+    def _residual_gradient(self, x: Tensor, control: Tensor | None = None, *, factor: float = 1.0) -> Tensor:
+        """``factor · s ∇_x f``, in the shape of ``x``; the factor costs no extra pass over states."""
         act, pull_back = _ACTIVATIONS[self.activation]
         h = x
         passed: list[tuple[Tensor, Tensor]] = []
-        for i, (weight, bias) in enumerate(self._hidden(x.dtype), start=1):
-            a = F.linear(h, weight, bias)
+        for i, (weight, bias) in enumerate(self._hidden(x.dtype, control), start=1):
+            a = _affine(h, weight, bias)
             passed.append((weight, a))
             if i < len(self.hidden):
                 h = act(a)
@@ -128,6 +128,18 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
             grad = pull_back(grad, a) @ weight
         return grad
 
-    def _hidden(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _hidden(self, dtype: torch.dtype, control: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Weight and bias of every layer; an input is part of the first bias, ``W_u u + b``."""
         for i, layer in enumerate(self.hidden):
-            yield read_linear(f"hidden.{i}", layer, dtype)
+            weight, bias = read_linear(f"hidden.{i}", layer, dtype)
+            if i == 0 and control is not None:
+                inputs = weight.shape[1] - control.shape[-1]
+                weight, bias = weight[:, :inputs], F.linear(control, weight[:, inputs:], bias)
+            yield weight, bias
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``W x + b``, with one ``b`` for all states or one for each."""
+    if bias is None or bias.ndim == 1:
+        return F.linear(x, weight, bias)
+    return F.linear(x, weight) + bias

@@ -67,8 +67,8 @@ class Matching(PredictionLoss):
         """The mean over both directions and all samples; see `PredictionLoss`."""
         if control is None and self.predictor.takes_control:
             raise ValueError(
-                "control must be given to a predictor that takes one, (B, m), got None: the system would evolve "
-                "freely, and its input matrix get no gradient"
+                "control must be given to a predictor that takes one, (B, m), got None: the weights that "
+                "read it would get no gradient"
             )
         q, p = parts["q"][:2], parts["p"][:2]
         if not self.bidirectional:
@@ -100,7 +100,8 @@ class HamJEPAObjective(Objective):
     - ``match="qp"``: ``ℓ`` = the mean over all ``2d`` coordinates of ``(ẑ − z)²``.
 
     The penalties (see `hamjepa_penalties`) act on all views. Everything runs in float32 or better. With a
-    `ControlledHamiltonian`, ``objective(states, control=u)`` predicts both ways under the input ``u``, ``(B, m)``.
+    predictor that takes a control, ``objective(states, control=u)`` predicts both ways under the input ``u``,
+    ``(B, m)``.
 
     Args:
         predictor: the map ``Φ``: `HamiltonianPredictor`, `ResidualMLPPredictor` for the ablation, or your own

@@ -21,8 +21,8 @@ class HamiltonianPredictor(SteppedPredictor):
     ``predictor(predictor(z), direction=-1)`` returns ``z`` to rounding (with `implicit_midpoint`, to its solver's
     error). The dynamics run in float32 or better under any autocast, and float64 stays float64, with every integrator.
 
-    ``predictor(z, control=u)`` integrates a `ControlledHamiltonian` under the input ``u``, ``(..., m)``, constant over
-    all steps. Without a control the system evolves freely.
+    ``predictor(z, control=u)`` integrates a `ControlledHamiltonian`, or a potential ``V(q, u)``, under the input ``u``,
+    ``(..., m)``, constant over all steps. Without a control the former evolves freely, and the latter raises an error.
 
     Args:
         hamiltonian: the energy; separable for the default integrator.
@@ -90,8 +90,4 @@ class HamiltonianPredictor(SteppedPredictor):
         return energy
 
     def _system(self, control: Tensor | None) -> Hamiltonian:
-        if control is None:
-            return self.hamiltonian
-        if not self.hamiltonian.takes_control:
-            raise TypeError(f"control needs a ControlledHamiltonian, got {type(self.hamiltonian).__name__}")
-        return self.hamiltonian.with_control(control)
+        return self.hamiltonian if control is None else self.hamiltonian.with_control(control)

@@ -8,7 +8,7 @@ from torch import nn
 
 from symplectic_jepa import HamiltonianPredictor, QuadraticHamiltonian, SeparableHamiltonian, leapfrog
 from symplectic_jepa.evaluation import symplecticity_defect
-from symplectic_jepa.hamiltonians import AbstractSeparable, ControlledHamiltonian, GeneralHamiltonian
+from symplectic_jepa.hamiltonians import AbstractSeparable, ControlledHamiltonian
 from symplectic_jepa.integrators import implicit_midpoint, ruth3, yoshida4
 from tests.helpers.oracles import textbook_leapfrog
 from tests.helpers.samples import states
@@ -176,7 +176,7 @@ def test_bad_arguments_are_named():
     with_matrix = ControlledHamiltonian(free, torch.randn(D, M))
     flat = ControlledHamiltonian(free, lambda q: q)
     for call, error, message in (
-        (lambda: ControlledHamiltonian(GeneralHamiltonian(D), MATRIX), TypeError, "AbstractSeparable, got General"),
+        (lambda: ControlledHamiltonian(nn.Identity(), MATRIX), TypeError, "must be a Hamiltonian, got Identity"),
         (lambda: learned(learn_mass=True).velocity(q[:, :1]), ValueError, r"p must have shape \(..., 3\)"),
         (lambda: ControlledHamiltonian(free, 3), TypeError, "a tensor, a module or a function, got int"),
         (lambda: ControlledHamiltonian(free, torch.randn(3)), ValueError, r"\(d, m\), got \(3,\)"),
@@ -191,7 +191,7 @@ def test_bad_arguments_are_named():
         (
             lambda: HamiltonianPredictor(QuadraticHamiltonian(D))(torch.randn(4, 2 * D), control=torch.ones(4, 2)),
             TypeError,
-            "control needs a ControlledHamiltonian, got QuadraticHamiltonian",
+            "control must be None for a QuadraticHamiltonian, which takes no control; wrap it",
         ),
     ):
         with pytest.raises(error, match=message):

@@ -91,14 +91,14 @@ def test_a_control_trains_the_input_matrix(integrator):
 def test_a_missing_or_useless_control_is_refused():
     z, u = states(10, 2 * D), torch.randn(10, 3, dtype=torch.float64)
     system = sj.ControlledHamiltonian(sj.QuadraticHamiltonian(D), torch.randn(D, 3, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"control must be given .* input matrix get no gradient"):
+    with pytest.raises(ValueError, match=r"control must be given .* would get no gradient"):
         HamJEPAObjective(sj.HamiltonianPredictor(system))(z)
     for objective in (
         HamJEPAObjective(small_predictor()),
         HamJEPAObjective(sj.ResidualMLPPredictor(D)),
         sj.sigreg_baseline(),
     ):
-        with pytest.raises(TypeError, match="control (needs a Controlled|must be None)"):
+        with pytest.raises(TypeError, match="control must be None"):
             objective(z, u)
 
 
