@@ -51,6 +51,7 @@ MAPS = {
         sj.PotentialHamiltonian(nn.Sequential(nn.Linear(D, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(-2)))
     ),
     "ResidualMLPPredictor": lambda: sj.ResidualMLPPredictor(D, hidden_dim=8),
+    "SymplecticNetPredictor": lambda: sj.SymplecticNetPredictor(D, layers=2, hidden_dim=8),
 }
 OBJECTIVES = {
     "HamJEPA": lambda: sj.hamjepa_cifar100(MAPS["leapfrog"]()),
@@ -66,19 +67,24 @@ CASES = {**REGULARIZERS, **MAPS, **OBJECTIVES}
 class Driven(nn.Module):
     """A controlled predictor together with its control, which bfloat16 holds exactly."""
 
-    def __init__(self, input_matrix):
+    def __init__(self, predictor):
         super().__init__()
-        system = sj.ControlledHamiltonian(sj.SeparableHamiltonian(D, hidden_dim=8), input_matrix)
-        self.predictor = sj.HamiltonianPredictor(system)
+        self.predictor = predictor
         self.control = nn.Parameter(torch.tensor([0.5, -1.25]))
 
     def forward(self, z):
         return self.predictor(z, control=self.control.to(z.dtype))
 
 
+def _controlled(input_matrix):
+    system = sj.ControlledHamiltonian(sj.SeparableHamiltonian(D, hidden_dim=8), input_matrix)
+    return sj.HamiltonianPredictor(system)
+
+
 DRIVEN = {
-    "driven, parameter": lambda: Driven(nn.Parameter(torch.randn(D, 2))),
-    "driven, module": lambda: Driven(nn.Sequential(nn.Linear(D, 2 * D), nn.Unflatten(-1, (D, 2)))),
+    "driven, parameter": lambda: Driven(_controlled(nn.Parameter(torch.randn(D, 2)))),
+    "driven, module": lambda: Driven(_controlled(nn.Sequential(nn.Linear(D, 2 * D), nn.Unflatten(-1, (D, 2))))),
+    "driven, network": lambda: Driven(sj.SymplecticNetPredictor(D, layers=2, hidden_dim=8, control_dim=2)),
 }
 
 

@@ -38,8 +38,8 @@ _ACTIVATIONS: dict[Activation, tuple[Callable[[Tensor], Tensor], Callable[[Tenso
 }
 
 
-class MLPHamiltonian(Hamiltonian, ExactBuffers):
-    r"""An energy with a learned term ``s · f(x)``; subclasses define ``x`` and add the other terms.
+class ScalarMLP(nn.Module):
+    r"""A scalar function ``f(x)`` with a closed-form gradient.
 
     With layers ``a_l = W_l h_{l−1} + b_l``, ``h_l = φ(a_l)``, ``h_0 = x`` and ``f = w · h_depth``, the gradient is
     ``∇f(x) = W_1ᵀ(φ'(a_1) ⊙ W_2ᵀ(φ'(a_2) ⊙ … w))``: one forward and one transposed pass over the same weights. It
@@ -49,6 +49,71 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
     exact, because reading a weight evaluates them. Anything that works through ``forward`` raises a TypeError that
     names the layer: hooks (old-style ``weight_norm``, ``spectral_norm``, pruning), LoRA and quantised layers, and units
     of FSDP2.
+
+    Args:
+        inputs: dimension of ``x``.
+        hidden_dim: width of the hidden layers.
+        depth: number of hidden layers.
+        activation: ``"gelu"``, ``"silu"``, ``"tanh"`` or ``"softplus"``.
+
+    Raises:
+        ValueError: for a size below 1 or an unknown activation.
+    """
+
+    def __init__(self, inputs: int, *, hidden_dim: int, depth: int, activation: Activation) -> None:
+        super().__init__()
+        _checks.positive_int("hidden_dim", hidden_dim)
+        _checks.positive_int("depth", depth, maximum=1000)
+        self.activation = _checks.one_of("activation", activation, _ACTIVATIONS)
+        widths = [inputs] + [hidden_dim] * depth
+        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        # No output bias: it would add a constant to the energy and never get a gradient.
+        self.output = nn.Linear(hidden_dim, 1, bias=False)
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width of the hidden layers."""
+        return self.output.in_features
+
+    @property
+    def depth(self) -> int:
+        """Number of hidden layers."""
+        return len(self.hidden)
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        """``f(x)``: ``(..., inputs)`` to ``(..., 1)``."""
+        act, _ = _ACTIVATIONS[self.activation]
+        h = x
+        for weight, bias in self._hidden(x.dtype):
+            h = act(F.linear(h, weight, bias))
+        weight, _ = read_linear("output", self.output, h.dtype)
+        return F.linear(h, weight)
+
+    def _mlp_gradient(self, x: Tensor, factor: float | Tensor) -> Tensor:
+        """``factor · ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``; the factor costs no extra pass over states."""
+        act, pull_back = _ACTIVATIONS[self.activation]
+        h = x
+        passed: list[tuple[Tensor, Tensor]] = []
+        for i, (weight, bias) in enumerate(self._hidden(x.dtype), start=1):
+            a = F.linear(h, weight, bias)
+            passed.append((weight, a))
+            if i < len(self.hidden):
+                h = act(a)
+        weight, _ = read_linear("output", self.output, x.dtype)
+        grad = (factor * weight.squeeze(0)).expand_as(a)
+        for weight, a in reversed(passed):
+            grad = pull_back(grad, a) @ weight
+        return grad
+
+    def _hidden(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for i, layer in enumerate(self.hidden):
+            yield read_linear(f"hidden.{i}", layer, dtype)
+
+
+class MLPHamiltonian(Hamiltonian, ScalarMLP, ExactBuffers):
+    r"""An energy with a learned term ``s · f(x)``; subclasses define ``x`` and add the other terms.
+
+    `ScalarMLP` describes ``f``, its gradient, the arguments and the layers that are refused.
 
     Args:
         inputs: dimension of ``x``.
@@ -68,26 +133,9 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
     def __init__(
         self, inputs: int, *, hidden_dim: int, depth: int, activation: Activation, residual_scale: float
     ) -> None:
-        super().__init__()
-        _checks.positive_int("hidden_dim", hidden_dim)
-        _checks.positive_int("depth", depth, maximum=1000)
-        self.activation = _checks.one_of("activation", activation, _ACTIVATIONS)
-        widths = [inputs] + [hidden_dim] * depth
-        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
-        # No output bias: it would add a constant to the energy and never get a gradient.
-        self.output = nn.Linear(hidden_dim, 1, bias=False)
+        super().__init__(inputs, hidden_dim=hidden_dim, depth=depth, activation=activation)
         scale = _checks.finite("residual_scale", residual_scale)
         self.register_buffer("residual_scale", exact_scalar(scale))
-
-    @property
-    def hidden_dim(self) -> int:
-        """Width of the hidden layers."""
-        return self.output.in_features
-
-    @property
-    def depth(self) -> int:
-        """Number of hidden layers."""
-        return len(self.hidden)
 
     def config(self) -> dict[str, Any]:
         """See `Pretrained.config`; ``residual_scale`` is given as a number."""
@@ -104,30 +152,8 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
 
     def _residual(self, x: Tensor) -> Tensor:
         """``s f(x)``: ``(..., inputs)`` to ``(...)``."""
-        act, _ = _ACTIVATIONS[self.activation]
-        h = x
-        for weight, bias in self._hidden(x.dtype):
-            h = act(F.linear(h, weight, bias))
-        weight, _ = read_linear("output", self.output, h.dtype)
-        return (self.residual_scale.to(x.dtype) * F.linear(h, weight)).squeeze(-1)
+        return (self.residual_scale.to(x.dtype) * self._mlp(x)).squeeze(-1)
 
     def _residual_gradient(self, x: Tensor, *, factor: float = 1.0) -> Tensor:
-        """``factor · s ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``; the factor costs no extra pass over states."""
-        act, pull_back = _ACTIVATIONS[self.activation]
-        h = x
-        passed: list[tuple[Tensor, Tensor]] = []
-        for i, (weight, bias) in enumerate(self._hidden(x.dtype), start=1):
-            a = F.linear(h, weight, bias)
-            passed.append((weight, a))
-            if i < len(self.hidden):
-                h = act(a)
-        scale = factor * self.residual_scale.to(x.dtype)
-        weight, _ = read_linear("output", self.output, x.dtype)
-        grad = (scale * weight.squeeze(0)).expand_as(a)
-        for weight, a in reversed(passed):
-            grad = pull_back(grad, a) @ weight
-        return grad
-
-    def _hidden(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor | None]]:
-        for i, layer in enumerate(self.hidden):
-            yield read_linear(f"hidden.{i}", layer, dtype)
+        """``factor · s ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``."""
+        return self._mlp_gradient(x, factor * self.residual_scale.to(x.dtype))

@@ -14,7 +14,7 @@ from symplectic_jepa._precision import autocast_off
 from symplectic_jepa.hamiltonians import AbstractSeparable
 from symplectic_jepa.hamiltonians._autograd import unknown_leaf
 
-Updates = Sequence[tuple[bool, float]]  # (is_kick, coefficient of the step size)
+Updates = Sequence[tuple[AbstractSeparable, bool, float]]  # (whose field, is_kick, coefficient of the step size)
 
 
 def push(x: Tensor, direction: Tensor, size: float | Tensor) -> Tensor:
@@ -24,11 +24,9 @@ def push(x: Tensor, direction: Tensor, size: float | Tensor) -> Tensor:
     return torch.add(x, direction, alpha=size)
 
 
-def roll_out(
-    hamiltonian: AbstractSeparable, updates: Updates, q: Tensor, p: Tensor, dt: float | Tensor
-) -> tuple[Tensor, Tensor]:
+def roll_out(updates: Updates, q: Tensor, p: Tensor, dt: float | Tensor) -> tuple[Tensor, Tensor]:
     """The kick–drift loop of every explicit integrator."""
-    for is_kick, coefficient in updates:
+    for hamiltonian, is_kick, coefficient in updates:
         if is_kick:
             p = push(p, hamiltonian.force(q), coefficient * dt)
         else:
@@ -44,9 +42,7 @@ class _Slot(NamedTuple):
     tensor: Tensor
 
 
-def reversible_roll_out(
-    hamiltonian: AbstractSeparable, updates: Updates, q: Tensor, p: Tensor, dt: float | Tensor
-) -> tuple[Tensor, Tensor]:
+def reversible_roll_out(updates: Updates, q: Tensor, p: Tensor, dt: float | Tensor) -> tuple[Tensor, Tensor]:
     """`roll_out`, with a backward pass that needs only the final state."""
     if transforming():
         raise RuntimeError(
@@ -55,6 +51,7 @@ def reversible_roll_out(
         )
     slots = [
         _Slot(values, name, x)
+        for hamiltonian in dict.fromkeys(hamiltonian for hamiltonian, _, _ in updates)
         for module in hamiltonian.modules()  # parameters, buffers and plain attributes, such as a control
         for values in (module._parameters, module._buffers, vars(module))
         for name, x in values.items()
@@ -62,7 +59,7 @@ def reversible_roll_out(
     ]
     held = [slot.tensor for slot in slots] + ([dt] if isinstance(dt, Tensor) else [])
     unique = {id(x): x for x in held}.values()  # a shared tensor gets its gradient once
-    q, p = _Reversible.apply(hamiltonian, updates, dt, slots, q, p, *unique)
+    q, p = _Reversible.apply(updates, dt, slots, q, p, *unique)
     return q, p
 
 
@@ -82,14 +79,13 @@ def _filled(slots: Sequence[_Slot], tensors: dict[int, Tensor]) -> Iterator[None
 class _Reversible(torch.autograd.Function):
     """A shear ``p' = p + s(q)`` is inverted by ``p = p' − s(q)``, and pulls a cotangent back to ``g_q + s'(q)ᵀ g_p``.
 
-    Each shear is recomputed on leaves that replace the Hamiltonian's tensors, so that its graph ends there, no matter
+    Each shear is recomputed on leaves that replace the Hamiltonians' tensors, so that its graph ends there, no matter
     how those tensors were computed.
     """
 
     @staticmethod
     def forward(  # noqa: PLR0917
         ctx: Any,
-        hamiltonian: AbstractSeparable,
         updates: Updates,
         dt: float | Tensor,
         slots: Sequence[_Slot],
@@ -97,8 +93,8 @@ class _Reversible(torch.autograd.Function):
         p: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        q, p = roll_out(hamiltonian, updates, q, p, dt)
-        ctx.hamiltonian, ctx.updates, ctx.dt, ctx.slots, ctx.tensors = hamiltonian, updates, dt, slots, tensors
+        q, p = roll_out(updates, q, p, dt)
+        ctx.updates, ctx.dt, ctx.slots, ctx.tensors = updates, dt, slots, tensors
         # Saving the tensors makes PyTorch refuse a backward pass after an in-place change.
         ctx.save_for_backward(q, p, *tensors)
         return q, p
@@ -113,10 +109,10 @@ class _Reversible(torch.autograd.Function):
         dt = leaves.get(id(ctx.dt), ctx.dt)
         learned = [x for x in leaves.values() if x.requires_grad]
         totals: dict[int, Tensor] = {}
-        for is_kick, coefficient in reversed(ctx.updates):
+        for hamiltonian, is_kick, coefficient in reversed(ctx.updates):
             with torch.enable_grad(), autocast_off(q.device), _filled(ctx.slots, leaves):
                 x = state[not is_kick].detach().requires_grad_()
-                field = ctx.hamiltonian.force(x) if is_kick else ctx.hamiltonian.velocity(x)
+                field = hamiltonian.force(x) if is_kick else hamiltonian.velocity(x)
                 pushed = coefficient * dt * field
                 state[is_kick] = state[is_kick] - pushed.detach()
                 if not pushed.requires_grad:  # a constant field
@@ -129,7 +125,7 @@ class _Reversible(torch.autograd.Function):
             for leaf, g in zip(learned, grads, strict=True):
                 if g is not None:
                     totals[id(leaf)] = totals[id(leaf)] + g if id(leaf) in totals else g
-        return None, None, None, None, grad[False], grad[True], *(totals.get(id(leaf)) for leaf in leaves.values())
+        return None, None, None, grad[False], grad[True], *(totals.get(id(leaf)) for leaf in leaves.values())
 
 
 def _refuse_unseen(output: Tensor, known: Sequence[Tensor]) -> None:
