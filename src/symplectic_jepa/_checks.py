@@ -26,6 +26,13 @@ def positive_int(name: str, value: int, *, maximum: int = 2**31 - 1) -> int:
     return value
 
 
+def natural(name: str, value: int) -> int:
+    """Return ``value`` if it is an int >= 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be an int >= 0, got {value!r}")
+    return value
+
+
 def finite(name: str, value: float, *, minimum: float = -math.inf, exclusive: bool = False) -> float:
     """Return ``value`` as a float if it is finite and at least (if ``exclusive``, above) ``minimum``."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -95,6 +102,27 @@ def fraction(name: str, value: float) -> float:
     if finite(name, value) < 0 or value > 1:
         raise ValueError(f"{name} must lie between 0 and 1, got {value!r}")
     return float(value)
+
+
+def control(u: Tensor, inputs: int, q: Tensor) -> Tensor:
+    """Return ``u`` in the dtype of ``q`` if it is floating-point, ``(..., inputs)``, and broadcasts to the states."""
+    batch = q.shape[:-1]
+    if floating("control", u).shape[-1:] != (inputs,) or not broadcasts(u.shape[:-1], batch):
+        raise ValueError(
+            f"control must have shape (..., {inputs}) with leading dimensions that broadcast to {tuple(batch)}, "
+            f"got {tuple(u.shape)}"
+        )
+    return u.to(q.dtype)
+
+
+def control_or_none(u: Tensor | None, inputs: int, q: Tensor, *, system: object) -> Tensor | None:
+    """`control` of a system with ``inputs > 0``; ``None`` of one without, which must not be given a control."""
+    name = type(system).__name__
+    if not inputs and u is not None:
+        raise TypeError(f"control must be None for a {name} with control_dim=0, got a {type(u).__name__}")
+    if inputs and u is None:
+        raise ValueError(f"control must be given to a {name} with control_dim={inputs}, got None")
+    return None if u is None else control(u, inputs, q)
 
 
 def broadcasts(shape: Size, target: Size) -> bool:

@@ -39,7 +39,7 @@ _ACTIVATIONS: dict[Activation, tuple[Callable[[Tensor], Tensor], Callable[[Tenso
 
 
 class ScalarMLP(nn.Module):
-    r"""A scalar function ``f(x)`` with a closed-form gradient.
+    r"""A scalar function ``f(x)``, or ``f(x, u)`` of a control too, with a closed-form gradient with respect to ``x``.
 
     With layers ``a_l = W_l h_{l−1} + b_l``, ``h_l = φ(a_l)``, ``h_0 = x`` and ``f = w · h_depth``, the gradient is
     ``∇f(x) = W_1ᵀ(φ'(a_1) ⊙ W_2ᵀ(φ'(a_2) ⊙ … w))``: one forward and one transposed pass over the same weights. It
@@ -51,7 +51,7 @@ class ScalarMLP(nn.Module):
     of FSDP2.
 
     Args:
-        inputs: dimension of ``x``.
+        inputs: dimension of ``x``, plus that of ``u``.
         hidden_dim: width of the hidden layers.
         depth: number of hidden layers.
         activation: ``"gelu"``, ``"silu"``, ``"tanh"`` or ``"softplus"``.
@@ -80,22 +80,22 @@ class ScalarMLP(nn.Module):
         """Number of hidden layers."""
         return len(self.hidden)
 
-    def _mlp(self, x: Tensor) -> Tensor:
-        """``f(x)``: ``(..., inputs)`` to ``(..., 1)``."""
+    def _mlp(self, x: Tensor, control: Tensor | None = None) -> Tensor:
+        """``f(x)``, or ``f([x, u])``: ``(..., inputs)`` and ``(..., m)`` to ``(..., 1)``."""
         act, _ = _ACTIVATIONS[self.activation]
         h = x
-        for weight, bias in self._hidden(x.dtype):
-            h = act(F.linear(h, weight, bias))
+        for weight, bias in self._hidden(x.dtype, control):
+            h = act(_affine(h, weight, bias))
         weight, _ = read_linear("output", self.output, h.dtype)
         return F.linear(h, weight)
 
-    def _mlp_gradient(self, x: Tensor, factor: float | Tensor) -> Tensor:
-        """``factor · ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``; the factor costs no extra pass over states."""
+    def _mlp_gradient(self, x: Tensor, control: Tensor | None = None, *, factor: float | Tensor) -> Tensor:
+        """``factor · ∇_x f``, in the shape of ``x``; the factor costs no extra pass over states."""
         act, pull_back = _ACTIVATIONS[self.activation]
         h = x
         passed: list[tuple[Tensor, Tensor]] = []
-        for i, (weight, bias) in enumerate(self._hidden(x.dtype), start=1):
-            a = F.linear(h, weight, bias)
+        for i, (weight, bias) in enumerate(self._hidden(x.dtype, control), start=1):
+            a = _affine(h, weight, bias)
             passed.append((weight, a))
             if i < len(self.hidden):
                 h = act(a)
@@ -105,9 +105,22 @@ class ScalarMLP(nn.Module):
             grad = pull_back(grad, a) @ weight
         return grad
 
-    def _hidden(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _hidden(self, dtype: torch.dtype, control: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Weight and bias of every layer; an input is part of the first bias, ``W_u u + b``."""
         for i, layer in enumerate(self.hidden):
-            yield read_linear(f"hidden.{i}", layer, dtype)
+            weight, bias = read_linear(f"hidden.{i}", layer, dtype)
+            if i == 0 and control is not None:
+                inputs = weight.shape[1] - control.shape[-1]
+                bias = F.linear(control, weight[:, inputs:], bias)
+                weight = weight[:, :inputs]
+            yield weight, bias
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``W x + b``, with one ``b`` for all states or one for each."""
+    if bias is None or bias.ndim == 1:
+        return F.linear(x, weight, bias)
+    return F.linear(x, weight) + bias
 
 
 class MLPHamiltonian(Hamiltonian, ScalarMLP, ExactBuffers):
@@ -156,4 +169,4 @@ class MLPHamiltonian(Hamiltonian, ScalarMLP, ExactBuffers):
 
     def _residual_gradient(self, x: Tensor, *, factor: float = 1.0) -> Tensor:
         """``factor · s ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``."""
-        return self._mlp_gradient(x, factor * self.residual_scale.to(x.dtype))
+        return self._mlp_gradient(x, factor=factor * self.residual_scale.to(x.dtype))

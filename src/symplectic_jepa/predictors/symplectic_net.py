@@ -20,21 +20,15 @@ class _Energy(ScalarMLP):
 
     def __init__(self, dim: int, control_dim: int, *, coefficient: float, **options: Any) -> None:
         super().__init__(dim + control_dim, **options)
-        self.dim = dim
         self.coefficient = coefficient
 
     def forward(self, x: Tensor, control: Tensor | None) -> Tensor:
         """``(..., dim)`` and ``(..., m)`` to ``(...)``."""
-        return 0.5 * self.coefficient * x.square().sum(-1) + self._mlp(_inputs(x, control)).squeeze(-1)
+        return 0.5 * self.coefficient * x.square().sum(-1) + self._mlp(x, control).squeeze(-1)
 
     def gradient(self, x: Tensor, control: Tensor | None, *, factor: float = 1.0) -> Tensor:
         """``factor · ∇_x``, in closed form: ``(..., dim)`` and ``(..., m)`` to ``(..., dim)``."""
-        learned = self._mlp_gradient(_inputs(x, control), factor)[..., : self.dim]
-        return torch.add(learned, x, alpha=factor * self.coefficient)
-
-
-def _inputs(x: Tensor, control: Tensor | None) -> Tensor:
-    return x if control is None else torch.cat((x, control), dim=-1)
+        return torch.add(self._mlp_gradient(x, control, factor=factor), x, alpha=factor * self.coefficient)
 
 
 class _Layer(AbstractSeparable):
@@ -81,7 +75,8 @@ class SymplecticNetPredictor(SteppedPredictor):
     The fixed quadratic terms make the untrained map close to harmonic motion over a time ``h``, for any ``L``: momenta
     move positions from the first training step. They do not restrict what can be learned, because an MLP can cancel
     them on a bounded set. If all layers have the same energies, this is `symplectic_euler` with ``L`` steps. The map is
-    not time-symmetric, so mixed directions take one call each. It runs in float32 or better.
+    not time-symmetric, so mixed directions take one call each. It runs in float32 or better. The kinetic energies are
+    learned, which the paper avoids when it matches views (section 4.2; see ``learn_mass`` of `SeparableHamiltonian`).
 
     Args:
         dim: half the dimension of a state, ``d``.
@@ -125,7 +120,7 @@ class SymplecticNetPredictor(SteppedPredictor):
         self.layers = _checks.positive_int("layers", layers)
         self.hidden_dim = hidden_dim
         self.depth = depth
-        self.control_dim = _checks.positive_int("control_dim", control_dim) if control_dim != 0 else 0
+        self.control_dim = _checks.natural("control_dim", control_dim)
         self.activation = activation
         self.base_coeff = _checks.finite("base_coeff", base_coeff)
         self.gradient = _checks.one_of("gradient", gradient, GRADIENTS)
@@ -164,22 +159,5 @@ class SymplecticNetPredictor(SteppedPredictor):
 
     def _under(self, control: Tensor | None, q: Tensor) -> list[_Layer]:
         """The layers under a fixed input."""
-        layers = [layer for layer in self.hamiltonians if isinstance(layer, _Layer)]
-        if not self.takes_control:
-            if control is not None:
-                raise TypeError("control must be None for a SymplecticNetPredictor with control_dim=0")
-            return layers
-        batch = q.shape[:-1]
-        if control is not None:
-            _checks.floating("control", control)
-        if (
-            control is None
-            or control.shape[-1:] != (self.control_dim,)
-            or not _checks.broadcasts(control.shape[:-1], batch)
-        ):
-            raise ValueError(
-                f"control must have shape (..., {self.control_dim}) with leading dimensions that broadcast to "
-                f"{tuple(batch)}, got {None if control is None else tuple(control.shape)}"
-            )
-        control = control.to(q.dtype).expand(*batch, self.control_dim)
-        return [_Layer(layer.kick, layer.drift, control) for layer in layers]
+        u = _checks.control_or_none(control, self.control_dim, q, system=self)
+        return [_Layer(layer.kick, layer.drift, u) for layer in self.hamiltonians if isinstance(layer, _Layer)]
