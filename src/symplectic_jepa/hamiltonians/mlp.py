@@ -163,10 +163,10 @@ class MLPHamiltonian(Hamiltonian, ScalarMLP, ExactBuffers):
         """
         self.residual_scale.fill_(_checks.finite("scale", scale))
 
-    def _residual(self, x: Tensor) -> Tensor:
-        """``s f(x)``: ``(..., inputs)`` to ``(...)``."""
-        return (self.residual_scale.to(x.dtype) * self._mlp(x)).squeeze(-1)
+    def _residual(self, x: Tensor, control: Tensor | None = None) -> Tensor:
+        """``s f(x)``, or ``s f([x, u])``: ``(..., inputs)`` and ``(..., m)`` to ``(...)``."""
+        return (self.residual_scale.to(x.dtype) * self._mlp(x, control)).squeeze(-1)
 
-    def _residual_gradient(self, x: Tensor, *, factor: float = 1.0) -> Tensor:
-        """``factor · s ∇f(x)``: ``(..., inputs)`` to ``(..., inputs)``."""
-        return self._mlp_gradient(x, factor=factor * self.residual_scale.to(x.dtype))
+    def _residual_gradient(self, x: Tensor, control: Tensor | None = None, *, factor: float = 1.0) -> Tensor:
+        """``factor · s ∇_x f``, in the shape of ``x``."""
+        return self._mlp_gradient(x, control, factor=factor * self.residual_scale.to(x.dtype))
