@@ -30,7 +30,7 @@ REGULARIZERS: dict[str, nn.Module] = {
     "BarlowTwins": sj.BarlowTwins(),
     "CodingRate": sj.CodingRate(),
 }
-INTRODUCTION = f"""# Regularizers and integrators
+INTRODUCTION = f"""# Regularizers, integrators and predictors
 
 Generated from the code by `python -m docs.helpers.generate`; a test checks that it is current.
 
@@ -57,6 +57,28 @@ exact under data parallelism.
 | name | equation | order | symmetric | force evaluations for S steps | GFLOP | MiB kept | exact under DDP |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
+PREDICTORS: dict[str, tuple[Callable[[], sj.predictors.Predictor], str, str]] = {  # with equation and structure
+    "HamiltonianPredictor": (
+        lambda: sj.HamiltonianPredictor(sj.SeparableHamiltonian(D)),
+        "S steps of an integrator of one H(q, p)",
+        "symplectic, exact inverse",
+    ),
+    "SymplecticNetPredictor": (
+        lambda: sj.SymplecticNetPredictor(D, hidden_dim=256),
+        "p ← p − (h/L) ∇V_i(q, u), q ← q + (h/L) ∇T_i(p), i = 1 … L",
+        "symplectic, exact inverse",
+    ),
+    "ResidualMLPPredictor": (lambda: sj.ResidualMLPPredictor(D), "z ← z ± h g(z), S times", "none"),
+}
+PREDICTION = f"""
+## Predictors
+
+Each maps states `(…, 2d)`, forward or backward in time. Costs are for {N} states with d = {D}, hidden width 256 and
+default settings otherwise (leapfrog, S = 2, L = 3), counted as above.
+
+| name | map | structure | GFLOP | MiB kept |
+| --- | --- | --- | --- | --- |"""
+
 DERIVED: dict[type, str] = {
     sj.BarlowTwins: "`Σ_i (1 − C_ii)² + λ Σ_{i≠j} C_ij²`, `C` the cross-correlation of the views",
     sj.HamSIGReg: "`SIGReg` of `H^{1/2} z`",
@@ -77,6 +99,11 @@ def page() -> str:
         *(_splitting_row(splitting) for splitting in sj.integrators.SPLITTINGS.values()),
         f"| `implicit_midpoint` | z′ = z + h Ω∇H((z + z′)/2), any Hamiltonian | {midpoint.order} | yes | "
         f"{_count_midpoint()}S gradients of H | {cost} | yes |",
+        PREDICTION,
+        *(
+            f"| `{name}` | {text} | {structure} | {_map_cost(make())} |"
+            for name, (make, text, structure) in PREDICTORS.items()
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -136,6 +163,12 @@ def _integrator_cost(integrator: sj.integrators.Integrator, hamiltonian: sj.hami
         return q_end.sum() + p_end.sum()
 
     return _cost(loss, [q, p, *hamiltonian.parameters(), *hamiltonian.buffers()])
+
+
+def _map_cost(predictor: sj.predictors.Predictor) -> str:
+    torch.manual_seed(0)
+    z = torch.randn(N, 2 * D, requires_grad=True)
+    return _cost(lambda: predictor(z).sum(), [z, *predictor.parameters(), *predictor.buffers()])
 
 
 def _count_midpoint() -> int:

@@ -41,7 +41,7 @@ from symplectic_jepa.objectives import (
     sigreg_baseline,
     sigreg_penalties,
 )
-from symplectic_jepa.predictors import HamiltonianPredictor, ResidualMLPPredictor
+from symplectic_jepa.predictors import HamiltonianPredictor, ResidualMLPPredictor, SymplecticNetPredictor
 from symplectic_jepa.reference_checkpoint import load_reference_checkpoint
 from symplectic_jepa.regularizers import (
     MMD,
@@ -92,6 +92,7 @@ __all__ = [
     "SeparableHamiltonian",
     "SlicedMMD",
     "SpectralFloors",
+    "SymplecticNetPredictor",
     "TopEigenvalueCeiling",
     "TrajectoryObjective",
     "VICReg",

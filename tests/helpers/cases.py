@@ -57,6 +57,7 @@ MAPS = {
         sj.PotentialHamiltonian(nn.Sequential(nn.Linear(D, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(-2)))
     ),
     "ResidualMLPPredictor": lambda: sj.ResidualMLPPredictor(D, hidden_dim=8),
+    "SymplecticNetPredictor": lambda: sj.SymplecticNetPredictor(D, layers=2, hidden_dim=8),
 }
 OBJECTIVES = {
     "HamJEPA": lambda: sj.hamjepa_cifar100(MAPS["leapfrog"]()),
@@ -105,6 +106,7 @@ DRIVEN = {
     ),
     "driven, V(q, u)": lambda: Driven(sj.HamiltonianPredictor(sj.SeparableHamiltonian(D, hidden_dim=8, control_dim=2))),
     "driven, user V(q, u)": lambda: Driven(sj.HamiltonianPredictor(sj.PotentialHamiltonian(Energy(), control_dim=2))),
+    "driven, network": lambda: Driven(sj.SymplecticNetPredictor(D, layers=2, hidden_dim=8, control_dim=2)),
     "driven, MLP": lambda: Driven(sj.ResidualMLPPredictor(D, hidden_dim=8, control_dim=2)),
 }
 

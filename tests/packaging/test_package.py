@@ -17,6 +17,7 @@ CONTRACT = """
 SeparableHamiltonian QuadraticHamiltonian PotentialHamiltonian leapfrog symplectic_euler HamiltonianPredictor
 ResidualMLPPredictor PhaseSpaceTokenEncoder split_state join_state EnergyBudget VarianceFloor MeanPenalty
 ProjectedLogDetFloor ParticipationRatioFloor TopEigenvalueCeiling SIGReg HamJEPAObjective LeJEPAObjective
+SymplecticNetPredictor
 """
 
 

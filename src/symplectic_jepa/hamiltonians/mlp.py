@@ -38,8 +38,8 @@ _ACTIVATIONS: dict[Activation, tuple[Callable[[Tensor], Tensor], Callable[[Tenso
 }
 
 
-class MLPHamiltonian(Hamiltonian, ExactBuffers):
-    r"""An energy with a learned term ``s · f(x)``; subclasses define ``x`` and add the other terms.
+class ScalarMLP(nn.Module):
+    r"""A scalar function ``f(x)``, or ``f(x, u)`` of a control too, with a closed-form gradient with respect to ``x``.
 
     With layers ``a_l = W_l h_{l−1} + b_l``, ``h_l = φ(a_l)``, ``h_0 = x`` and ``f = w · h_depth``, the gradient is
     ``∇f(x) = W_1ᵀ(φ'(a_1) ⊙ W_2ᵀ(φ'(a_2) ⊙ … w))``: one forward and one transposed pass over the same weights. It
@@ -49,6 +49,84 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
     exact, because reading a weight evaluates them. Anything that works through ``forward`` raises a TypeError that
     names the layer: hooks (old-style ``weight_norm``, ``spectral_norm``, pruning), LoRA and quantised layers, and units
     of FSDP2.
+
+    Args:
+        inputs: dimension of ``x``, plus that of ``u``.
+        hidden_dim: width of the hidden layers.
+        depth: number of hidden layers.
+        activation: ``"gelu"``, ``"silu"``, ``"tanh"`` or ``"softplus"``.
+
+    Raises:
+        ValueError: for a size below 1 or an unknown activation.
+    """
+
+    def __init__(self, inputs: int, *, hidden_dim: int, depth: int, activation: Activation) -> None:
+        super().__init__()
+        _checks.positive_int("hidden_dim", hidden_dim)
+        _checks.positive_int("depth", depth, maximum=1000)
+        self.activation = _checks.one_of("activation", activation, _ACTIVATIONS)
+        widths = [inputs] + [hidden_dim] * depth
+        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        # No output bias: it would add a constant to the energy and never get a gradient.
+        self.output = nn.Linear(hidden_dim, 1, bias=False)
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width of the hidden layers."""
+        return self.output.in_features
+
+    @property
+    def depth(self) -> int:
+        """Number of hidden layers."""
+        return len(self.hidden)
+
+    def _mlp(self, x: Tensor, control: Tensor | None = None) -> Tensor:
+        """``f(x)``, or ``f([x, u])``: ``(..., inputs)`` and ``(..., m)`` to ``(..., 1)``."""
+        act, _ = _ACTIVATIONS[self.activation]
+        h = x
+        for weight, bias in self._hidden(x.dtype, control):
+            h = act(_affine(h, weight, bias))
+        weight, _ = read_linear("output", self.output, h.dtype)
+        return F.linear(h, weight)
+
+    def _mlp_gradient(self, x: Tensor, control: Tensor | None = None, *, factor: float | Tensor) -> Tensor:
+        """``factor · ∇_x f``, in the shape of ``x``; the factor costs no extra pass over states."""
+        act, pull_back = _ACTIVATIONS[self.activation]
+        h = x
+        passed: list[tuple[Tensor, Tensor]] = []
+        for i, (weight, bias) in enumerate(self._hidden(x.dtype, control), start=1):
+            a = _affine(h, weight, bias)
+            passed.append((weight, a))
+            if i < len(self.hidden):
+                h = act(a)
+        weight, _ = read_linear("output", self.output, x.dtype)
+        grad = (factor * weight.squeeze(0)).expand_as(a)
+        for weight, a in reversed(passed):
+            grad = pull_back(grad, a) @ weight
+        return grad
+
+    def _hidden(self, dtype: torch.dtype, control: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Weight and bias of every layer; an input is part of the first bias, ``W_u u + b``."""
+        for i, layer in enumerate(self.hidden):
+            weight, bias = read_linear(f"hidden.{i}", layer, dtype)
+            if i == 0 and control is not None:
+                inputs = weight.shape[1] - control.shape[-1]
+                bias = F.linear(control, weight[:, inputs:], bias)
+                weight = weight[:, :inputs]
+            yield weight, bias
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``W x + b``, with one ``b`` for all states or one for each."""
+    if bias is None or bias.ndim == 1:
+        return F.linear(x, weight, bias)
+    return F.linear(x, weight) + bias
+
+
+class MLPHamiltonian(Hamiltonian, ScalarMLP, ExactBuffers):
+    r"""An energy with a learned term ``s · f(x)``; subclasses define ``x`` and add the other terms.
+
+    `ScalarMLP` describes ``f``, its gradient, the arguments and the layers that are refused.
 
     Args:
         inputs: dimension of ``x``.
@@ -68,26 +146,9 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
     def __init__(
         self, inputs: int, *, hidden_dim: int, depth: int, activation: Activation, residual_scale: float
     ) -> None:
-        super().__init__()
-        _checks.positive_int("hidden_dim", hidden_dim)
-        _checks.positive_int("depth", depth, maximum=1000)
-        self.activation = _checks.one_of("activation", activation, _ACTIVATIONS)
-        widths = [inputs] + [hidden_dim] * depth
-        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
-        # No output bias: it would add a constant to the energy and never get a gradient.
-        self.output = nn.Linear(hidden_dim, 1, bias=False)
+        super().__init__(inputs, hidden_dim=hidden_dim, depth=depth, activation=activation)
         scale = _checks.finite("residual_scale", residual_scale)
         self.register_buffer("residual_scale", exact_scalar(scale))
-
-    @property
-    def hidden_dim(self) -> int:
-        """Width of the hidden layers."""
-        return self.output.in_features
-
-    @property
-    def depth(self) -> int:
-        """Number of hidden layers."""
-        return len(self.hidden)
 
     def config(self) -> dict[str, Any]:
         """See `Pretrained.config`; ``residual_scale`` is given as a number."""
@@ -104,42 +165,8 @@ class MLPHamiltonian(Hamiltonian, ExactBuffers):
 
     def _residual(self, x: Tensor, control: Tensor | None = None) -> Tensor:
         """``s f(x)``, or ``s f([x, u])``: ``(..., inputs)`` and ``(..., m)`` to ``(...)``."""
-        act, _ = _ACTIVATIONS[self.activation]
-        h = x
-        for weight, bias in self._hidden(x.dtype, control):
-            h = act(_affine(h, weight, bias))
-        weight, _ = read_linear("output", self.output, h.dtype)
-        return (self.residual_scale.to(x.dtype) * F.linear(h, weight)).squeeze(-1)
+        return (self.residual_scale.to(x.dtype) * self._mlp(x, control)).squeeze(-1)
 
     def _residual_gradient(self, x: Tensor, control: Tensor | None = None, *, factor: float = 1.0) -> Tensor:
-        """``factor · s ∇_x f``, in the shape of ``x``; the factor costs no extra pass over states."""
-        act, pull_back = _ACTIVATIONS[self.activation]
-        h = x
-        passed: list[tuple[Tensor, Tensor]] = []
-        for i, (weight, bias) in enumerate(self._hidden(x.dtype, control), start=1):
-            a = _affine(h, weight, bias)
-            passed.append((weight, a))
-            if i < len(self.hidden):
-                h = act(a)
-        scale = factor * self.residual_scale.to(x.dtype)
-        weight, _ = read_linear("output", self.output, x.dtype)
-        grad = (scale * weight.squeeze(0)).expand_as(a)
-        for weight, a in reversed(passed):
-            grad = pull_back(grad, a) @ weight
-        return grad
-
-    def _hidden(self, dtype: torch.dtype, control: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Weight and bias of every layer; an input is part of the first bias, ``W_u u + b``."""
-        for i, layer in enumerate(self.hidden):
-            weight, bias = read_linear(f"hidden.{i}", layer, dtype)
-            if i == 0 and control is not None:
-                inputs = weight.shape[1] - control.shape[-1]
-                weight, bias = weight[:, :inputs], F.linear(control, weight[:, inputs:], bias)
-            yield weight, bias
-
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``W x + b``, with one ``b`` for all states or one for each."""
-    if bias is None or bias.ndim == 1:
-        return F.linear(x, weight, bias)
-    return F.linear(x, weight) + bias
+        """``factor · s ∇_x f``, in the shape of ``x``."""
+        return self._mlp_gradient(x, control, factor=factor * self.residual_scale.to(x.dtype))

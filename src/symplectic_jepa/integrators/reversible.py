@@ -15,7 +15,7 @@ from symplectic_jepa._precision import autocast_off
 from symplectic_jepa.hamiltonians import AbstractSeparable
 from symplectic_jepa.hamiltonians._autograd import unknown_leaf
 
-Updates = Sequence[tuple[bool, float]]  # (is_kick, coefficient of the step size)
+Updates = Sequence[tuple[AbstractSeparable, bool, float]]  # (whose field, is_kick, coefficient of the step size)
 
 
 def push(x: Tensor, direction: Tensor, size: float | Tensor, rate: Tensor | None = None) -> Tensor:
@@ -40,17 +40,19 @@ def _mean_decay(x: Tensor) -> Tensor:
     return series.where(small, -torch.expm1(-x) / x)
 
 
-def roll_out(
-    hamiltonian: AbstractSeparable, updates: Updates, q: Tensor, p: Tensor, dt: float | Tensor
-) -> tuple[Tensor, Tensor]:
+def roll_out(updates: Updates, q: Tensor, p: Tensor, dt: float | Tensor) -> tuple[Tensor, Tensor]:
     """The kick–drift loop of every explicit integrator."""
-    rate = hamiltonian.decay_rate(p)
-    for is_kick, coefficient in updates:
+    rates = {system: system.decay_rate(p) for system in _systems(updates)}
+    for hamiltonian, is_kick, coefficient in updates:
         if is_kick:
-            p = push(p, hamiltonian.force(q), coefficient * dt, rate)
+            p = push(p, hamiltonian.force(q), coefficient * dt, rates[hamiltonian])
         else:
             q = push(q, hamiltonian.velocity(p), coefficient * dt)
     return q, p
+
+
+def _systems(updates: Updates) -> list[AbstractSeparable]:
+    return list(dict.fromkeys(system for system, _, _ in updates))
 
 
 class _Slot(NamedTuple):
@@ -61,9 +63,7 @@ class _Slot(NamedTuple):
     tensor: Tensor
 
 
-def reversible_roll_out(
-    hamiltonian: AbstractSeparable, updates: Updates, q: Tensor, p: Tensor, dt: float | Tensor
-) -> tuple[Tensor, Tensor]:
+def reversible_roll_out(updates: Updates, q: Tensor, p: Tensor, dt: float | Tensor) -> tuple[Tensor, Tensor]:
     """`roll_out`, with a backward pass that needs only the final state."""
     if transforming():
         raise RuntimeError(
@@ -72,6 +72,7 @@ def reversible_roll_out(
         )
     slots = [
         _Slot(values, name, x)
+        for hamiltonian in _systems(updates)
         for module in hamiltonian.modules()  # parameters, buffers and plain attributes, such as a control
         for values in (module._parameters, module._buffers, vars(module))
         for name, x in values.items()
@@ -80,11 +81,11 @@ def reversible_roll_out(
     held = [slot.tensor for slot in slots] + ([dt] if isinstance(dt, Tensor) else [])
     unique = {id(x): x for x in held}.values()  # a shared tensor gets its gradient once
     if not (torch.is_grad_enabled() and any(x.requires_grad for x in (q, p, *unique))):
-        return roll_out(hamiltonian, updates, q, p, dt)  # nothing will be recomputed
+        return roll_out(updates, q, p, dt)  # nothing will be recomputed
     apply: Any = _Reversible.apply
     if torch.compiler.is_compiling():  # a graph can neither replace tensors nor watch operations
         apply = torch.compiler.disable(apply)  # type: ignore[no-untyped-call]
-    q, p = apply(hamiltonian, updates, dt, slots, q, p, *unique)
+    q, p = apply(updates, dt, slots, q, p, *unique)
     return q, p
 
 
@@ -105,13 +106,12 @@ class _Reversible(torch.autograd.Function):
     """A shear ``p' = p + s(q)`` is inverted by ``p = p' − s(q)``, and pulls a cotangent back to ``g_q + s'(q)ᵀ g_p``.
 
     A damped kick ``p' = e p + s(q)`` is inverted by the same flow over the negative time. Each update is recomputed on
-    leaves that replace the Hamiltonian's tensors, so that its graph ends there, no matter how those were computed.
+    leaves that replace the Hamiltonians' tensors, so that its graph ends there, no matter how those were computed.
     """
 
     @staticmethod
     def forward(  # noqa: PLR0917
         ctx: Any,
-        hamiltonian: AbstractSeparable,
         updates: Updates,
         dt: float | Tensor,
         slots: Sequence[_Slot],
@@ -119,15 +119,17 @@ class _Reversible(torch.autograd.Function):
         p: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        buffers, versions = dict(hamiltonian.named_buffers()), [x._version for x in tensors]
-        # Only the first kick and drift are watched; all others run the same code.
+        systems = _systems(updates)
+        buffers, versions = _buffers(systems), [x._version for x in tensors]
+        # Only the first kick and drift of a system are watched; all others run the same code.
+        watched = 2 * len(systems)
         with _RefuseRandom():  # type: ignore[no-untyped-call]
-            q, p = roll_out(hamiltonian, updates[:2], q, p, dt)
-        q, p = roll_out(hamiltonian, updates[2:], q, p, dt)
-        after = dict(hamiltonian.named_buffers())
+            q, p = roll_out(updates[:watched], q, p, dt)
+        q, p = roll_out(updates[watched:], q, p, dt)
+        after = _buffers(systems)
         if any(after.get(name) is not x for name, x in buffers.items()) or versions != [x._version for x in tensors]:
             _refuse("changes its tensors, such as the running statistics of BatchNorm")
-        ctx.hamiltonian, ctx.updates, ctx.dt, ctx.slots, ctx.tensors = hamiltonian, updates, dt, slots, tensors
+        ctx.updates, ctx.dt, ctx.slots, ctx.tensors = updates, dt, slots, tensors
         # Saving the tensors makes PyTorch refuse a backward pass after an in-place change.
         ctx.save_for_backward(q, p, *tensors)
         return q, p
@@ -142,11 +144,11 @@ class _Reversible(torch.autograd.Function):
         dt = leaves.get(id(ctx.dt), ctx.dt)
         learned = [x for x in leaves.values() if x.requires_grad]
         totals: dict[int, Tensor] = {}
-        for is_kick, coefficient in reversed(ctx.updates):
+        for hamiltonian, is_kick, coefficient in reversed(ctx.updates):
             with torch.enable_grad(), autocast_off(q.device), _filled(ctx.slots, leaves):
                 x, after = state[not is_kick].detach().requires_grad_(), state[is_kick]
-                field = ctx.hamiltonian.force(x) if is_kick else ctx.hamiltonian.velocity(x)
-                rate = ctx.hamiltonian.decay_rate(after) if is_kick else None
+                field = hamiltonian.force(x) if is_kick else hamiltonian.velocity(x)
+                rate = hamiltonian.decay_rate(after) if is_kick else None
                 size = coefficient * dt
                 with torch.no_grad():
                     before = state[is_kick] = push(after, field, -size, rate)
@@ -159,7 +161,11 @@ class _Reversible(torch.autograd.Function):
             for leaf, g in zip(learned, grads, strict=True):
                 if g is not None:
                     totals[id(leaf)] = totals[id(leaf)] + g if id(leaf) in totals else g
-        return None, None, None, None, grad[False], grad[True], *(totals.get(id(leaf)) for leaf in leaves.values())
+        return None, None, None, grad[False], grad[True], *(totals.get(id(leaf)) for leaf in leaves.values())
+
+
+def _buffers(systems: Sequence[AbstractSeparable]) -> dict[tuple[int, str], Tensor]:
+    return {(i, name): x for i, system in enumerate(systems) for name, x in system.named_buffers()}
 
 
 class _RefuseRandom(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -143,11 +143,11 @@ class Splitting(Integrator):
         run = roll_out if _checks.one_of("gradient", gradient, GRADIENTS) == "stored" else reversible_roll_out
         if isinstance(dt, Tensor) and not self.symmetric:
             raise TypeError("dt must be a float for an integrator that is not time-symmetric, got a tensor")
-        updates = self._updates(steps)
+        updates = [(hamiltonian, *update) for update in self._updates(steps)]
         if not self.symmetric and dt < 0:
             updates.reverse()
 
-        q, p = at_full_precision(lambda q, p: run(hamiltonian, updates, q, p, dt), q, p)
+        q, p = at_full_precision(lambda q, p: run(updates, q, p, dt), q, p)
         return q, p
 
     def _updates(self, steps: int) -> list[tuple[bool, float]]:

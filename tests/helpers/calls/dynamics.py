@@ -16,6 +16,7 @@ SIZED = {
     "SeparableHamiltonian, mass": sj.SeparableHamiltonian(D, hidden_dim=8, learn_mass=True),
     "QuadraticHamiltonian": QUADRATIC,
     "ControlledHamiltonian": CONTROLLED,
+    "DampedHamiltonian": sj.DampedHamiltonian(QUADRATIC, 0.3),
 }
 SEPARABLE = {**SIZED, "PotentialHamiltonian": PENDULUM}
 SYSTEMS = {**SEPARABLE, "GeneralHamiltonian": sj.GeneralHamiltonian(D, hidden_dim=8)}
@@ -25,6 +26,7 @@ PREDICTORS = {
         SYSTEMS["GeneralHamiltonian"], integrator=sj.implicit_midpoint
     ),
     "ResidualMLPPredictor": sj.ResidualMLPPredictor(D, hidden_dim=8),
+    "SymplecticNetPredictor": sj.SymplecticNetPredictor(D, hidden_dim=8),
 }
 DRIVEN = sj.HamiltonianPredictor(CONTROLLED)
 GEOMETRIES = {
@@ -43,13 +45,23 @@ MLP = {
     "activation": ("tanh", bad.option),
     "residual_scale": (0.1, bad.number),
 }
+ACTIONS = {"control_dim": (0, bad.seed)}
 GRID = {"grid": ((2, 2), bad.pair), "halves": (2, bad.integer), "boundary": ("free", bad.option)}
 # The force and the potential run at every step, so they do not compare devices.
 INNER = bad.without(bad.states, "meta")
 
+UNCONTROLLED = {"control": (None, lambda _: bad.optional(bad.alone)(CONTROL))}
+ACTED = sj.SeparableHamiltonian(D, hidden_dim=8, control_dim=CONTROL.shape[-1])
+
+
+def free(system):
+    """The argument ``control`` of a potential that takes none, if it has that argument."""
+    return UNCONTROLLED if isinstance(system, sj.SeparableHamiltonian) else {}
+
+
 HAMILTONIANS = {
     "SeparableHamiltonian": call(
-        sj.SeparableHamiltonian, **MLP, base_coeff=(0.1, bad.number), learn_mass=(False, bad.flag)
+        sj.SeparableHamiltonian, **MLP, base_coeff=(0.1, bad.number), learn_mass=(False, bad.flag), **ACTIONS
     ),
     "GeneralHamiltonian": call(sj.GeneralHamiltonian, **MLP),
     "QuadraticHamiltonian": call(
@@ -57,22 +69,36 @@ HAMILTONIANS = {
         dim=(D, bad.integer),
         geometry=(SPD, bad.without(bad.matrix, "None", "meta")),
     ),
-    "PotentialHamiltonian": call(sj.PotentialHamiltonian, potential=(nn.ReLU(), bad.function)),
+    "PotentialHamiltonian": call(sj.PotentialHamiltonian, potential=(nn.ReLU(), bad.function), **ACTIONS),
     "ControlledHamiltonian": call(
         sj.ControlledHamiltonian,
         hamiltonian=(QUADRATIC, bad.module),
         input_matrix=(torch.ones(D, 2), bad.alone),
+    ),
+    "DampedHamiltonian": call(
+        sj.DampedHamiltonian,
+        hamiltonian=(QUADRATIC, bad.module),
+        damping=(torch.full((D,), 0.3), bad.without(bad.diagonal, "number")),
+        learn=(False, bad.flag),
+    ),
+    "DampedHamiltonian, number": call(
+        sj.DampedHamiltonian,
+        hamiltonian=(QUADRATIC, bad.module),
+        damping=(0.3, bad.without(bad.nonnegative, "tensor")),
+        learn=(False, bad.flag),
     ),
     "with_control": call(CONTROLLED.with_control, control=(CONTROL, bad.alone)),
     "input_force": call(CONTROLLED.input_force, q=(Q, bad.states), control=(CONTROL, bad.states)),
     "set_residual_scale": call(SIZED["SeparableHamiltonian"].set_residual_scale, scale=(0.1, bad.number)),
     **{f"{name}()": call(system, **PHASE) for name, system in SYSTEMS.items()},
     **{f"{name}.gradient": call(system.gradient, **PHASE) for name, system in SYSTEMS.items()},
-    **{f"{name}.potential": call(system.potential, q=(Q, INNER)) for name, system in SIZED.items()},
-    **{f"{name}.force": call(system.force, q=(Q, INNER)) for name, system in SIZED.items()},
+    **{f"{name}.potential": call(system.potential, q=(Q, INNER), **free(system)) for name, system in SIZED.items()},
+    **{f"{name}.force": call(system.force, q=(Q, INNER), **free(system)) for name, system in SIZED.items()},
     **{f"{name}.kinetic": call(system.kinetic, p=(P, bad.inner)) for name, system in SEPARABLE.items()},
-    "PotentialHamiltonian.potential": call(PENDULUM.potential, q=(Q, bad.inner)),
-    "PotentialHamiltonian.force": call(PENDULUM.force, q=(Q, bad.inner)),
+    "PotentialHamiltonian.potential": call(PENDULUM.potential, q=(Q, bad.inner), **UNCONTROLLED),
+    "PotentialHamiltonian.force": call(PENDULUM.force, q=(Q, bad.inner), **UNCONTROLLED),
+    "driven potential": call(ACTED.potential, q=(Q, INNER), control=(CONTROL, INNER)),
+    "driven potential, force": call(ACTED.force, q=(Q, INNER), control=(CONTROL, INNER)),
 }
 INTEGRATORS = {
     "Splitting": call(
@@ -94,7 +120,6 @@ INTEGRATORS = {
         for name, splitting in integrators.SPLITTINGS.items()
     },
 }
-UNCONTROLLED = {"control": (None, lambda _: bad.optional(bad.alone)(CONTROL))}
 SIGNED = {"direction": (1, bad.direction), **UNCONTROLLED}
 PREDICTIONS = {
     "split_state": call(sj.split_state, z=(Z, bad.alone)),
@@ -111,7 +136,20 @@ PREDICTIONS = {
         dim=(D, bad.integer),
         hidden_dim=(8, bad.integer),
         depth=(2, bad.depth),
+        **ACTIONS,
         **STEPPED,
+    ),
+    "SymplecticNetPredictor": call(
+        sj.SymplecticNetPredictor,
+        dim=(D, bad.integer),
+        layers=(2, bad.integer),
+        hidden_dim=(8, bad.integer),
+        depth=(2, bad.depth),
+        **ACTIONS,
+        dt=(0.1, bad.positive),
+        activation=("tanh", bad.option),
+        base_coeff=(0.1, bad.number),
+        gradient=("stored", bad.option),
     ),
     **{f"{name}()": call(predictor, z=(Z, bad.states), **SIGNED) for name, predictor in PREDICTORS.items()},
     **{f"{name}.flow": call(predictor.flow, **PHASE, **SIGNED) for name, predictor in PREDICTORS.items()},
