@@ -301,7 +301,7 @@ def test_bad_arguments_are_named():
         predictor(torch.zeros(5, 6))
     with pytest.raises(ValueError, match="q and p must share a shape"):
         predictor.flow(torch.zeros(5, 2), torch.zeros(4, 2))
-    with pytest.raises(TypeError, match="states must be floating-point"):
+    with pytest.raises(TypeError, match="z must be a floating-point tensor"):
         predictor(torch.zeros(5, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="direction must be 1"):
         predictor(torch.zeros(5, 4), direction=0)

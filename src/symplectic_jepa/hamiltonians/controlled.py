@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import ExactBuffers
@@ -49,14 +48,11 @@ class ControlledHamiltonian(Hamiltonian, ExactBuffers):
     input_matrix: Tensor | Callable[[Tensor], Tensor]
     _exact = ("input_matrix",)
 
-    def __new__(cls, hamiltonian: Any = None, *_: Any, **__: Any) -> Self:
-        """A controlled system that is separable if ``hamiltonian`` is; copying and unpickling pass no arguments."""
-        separable = cls is ControlledHamiltonian and isinstance(hamiltonian, AbstractSeparable)
-        return cast("Self", super().__new__(_ControlledSeparable if separable else cls))
-
     def __init__(self, hamiltonian: Hamiltonian, input_matrix: Tensor | nn.Module | Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.hamiltonian = _checks.instance("hamiltonian", hamiltonian, Hamiltonian)
+        if type(self) is ControlledHamiltonian and isinstance(hamiltonian, AbstractSeparable):
+            self.__class__ = _ControlledSeparable  # not __new__, whose signature would hide that of __init__
         if not isinstance(input_matrix, Tensor):
             _checks.function("input_matrix", input_matrix, expected="a tensor, a module or a function")
         elif _checks.floating("input_matrix", input_matrix).ndim != 2 or 0 in input_matrix.shape:
