@@ -196,7 +196,7 @@ def unread(r: Recipe) -> dict[str, str]:
     sliced = sigreg or r.regularizer.startswith("ham_sigreg")
     kind = r.predictor.hamiltonian if r.method == "hamjepa" else r.method
     residual = "predictor.activation predictor.residual_scale predictor.residual_warmup_epochs"
-    hinges = ("log_det", "participation", "top_share", "proj_dim", "eps", "refresh_every")
+    hinges = ("log_det", "participation", "top_share", "proj_dim", "eps", "refresh_every", "bias_correction")
     rules = (
         (d.name == "textures", "data.name", "data.root"),
         (d.name != "textures", "data.name", "data.train_size data.test_size"),

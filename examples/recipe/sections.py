@@ -161,6 +161,7 @@ class Floors(Section):
     proj_dim: Width = 128
     eps: Positive = 1e-4
     refresh_every: Count = 16
+    bias_correction: Switch = False  # compare estimates of the distribution, which do not depend on the batch size
 
 
 class MomentumFloors(Floors):

@@ -32,6 +32,7 @@ def write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> N
     config = {"format": FORMAT, "version": __version__, **config, "weights": hashlib.sha256(weights).hexdigest()}
     config["checksum"] = _checksum(config)
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_foreign(folder / CONFIG)
     old, new = _saved_weights(folder), _weights_name(config)
     try:
         _replace(folder / new, weights)
@@ -39,6 +40,16 @@ def write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> N
     finally:  # the weights that the settings do not refer to; another process may have saved since
         for unused in {old, new} - {"", _saved_weights(folder)}:
             (folder / unused).unlink(missing_ok=True)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise a ValueError if the settings in the folder are another library's, or not readable."""
+    try:
+        found = json.loads(path.read_bytes()) if path.exists() else {"class": ""}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or "class" not in found:
+        raise ValueError(f"folder must not hold a {CONFIG} of another library, got {path}: delete it or choose another")
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

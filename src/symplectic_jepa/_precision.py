@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Concatenate, TypeVar
+from typing import Any, ClassVar, Concatenate, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,11 +50,16 @@ def full_precision(
     name = list(inspect.signature(forward).parameters)[1]
 
     @functools.wraps(forward)
-    def wrapped(self: M, x: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapped(self: M, *args: Any, **kwargs: Any) -> R:
+        if not args and name in kwargs:
+            args = (kwargs.pop(name),)
+        if not args:
+            raise TypeError(f"{name} must be given to {type(self).__name__}")
+        x, *others = args
         with autocast_off(_checks.floating(name, x).device):
-            return forward(self, at_least_float32(x), *args, **kwargs)
+            return forward(self, at_least_float32(x), *others, **kwargs)
 
-    return wrapped
+    return cast("Callable[Concatenate[M, Tensor, P], R]", wrapped)  # by position or by name
 
 
 def at_full_precision(function: Callable[..., tuple[Tensor, ...]], *states: Tensor) -> tuple[Tensor, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,12 @@ class TokenGridGeometry(Geometry):
             _checks.positive_int("grid", side)
         self.boundary = _checks.one_of("boundary", boundary, get_args(Boundary))
         self.register_buffer("_place", torch.empty(0), persistent=False)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, metadata: Any, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, metadata, *args)
+        if self._place.is_meta and metadata.get("assign_to_params_buffers", False):  # it is not in the state dict
+            loaded = [x for key, x in state_dict.items() if key.startswith(prefix) and isinstance(x, Tensor)]
+            self._place = torch.empty(0, device=loaded[0].device if loaded else "cpu")
 
     # Both are recomputed in float64 on every call, so that dtype changes and the meta device cannot corrupt them.
 

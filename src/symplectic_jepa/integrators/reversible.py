@@ -123,12 +123,12 @@ class _Reversible(torch.autograd.Function):
         buffers, versions = _buffers(systems), [x._version for x in tensors]
         # Only the first kick and drift of a system are watched; all others run the same code.
         watched = 2 * len(systems)
-        with _RefuseRandom():  # type: ignore[no-untyped-call]
+        with _Refuse():  # type: ignore[no-untyped-call]
             q, p = roll_out(updates[:watched], q, p, dt)
         q, p = roll_out(updates[watched:], q, p, dt)
         after = _buffers(systems)
         if any(after.get(name) is not x for name, x in buffers.items()) or versions != [x._version for x in tensors]:
-            _refuse("changes its tensors, such as the running statistics of BatchNorm")
+            _refuse(_STATISTICS)
         ctx.updates, ctx.dt, ctx.slots, ctx.tensors = updates, dt, slots, tensors
         # Saving the tensors makes PyTorch refuse a backward pass after an in-place change.
         ctx.save_for_backward(q, p, *tensors)
@@ -168,19 +168,29 @@ def _buffers(systems: Sequence[AbstractSeparable]) -> dict[tuple[int, str], Tens
     return {(i, name): x for i, system in enumerate(systems) for name, x in system.named_buffers()}
 
 
-class _RefuseRandom(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Raise on operations that draw random numbers, from whatever generator, without waiting for the device."""
+class _Refuse(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Raise on operations that draw random numbers or update running statistics, without waiting for the device.
+
+    Random numbers may come from any generator, and a batch norm does not change the version of its statistics.
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            names = [argument.name for argument in func._schema.arguments]
+        names = [argument.name for argument in func._schema.arguments]
+        if torch.Tag.nondeterministic_seeded in func.tags or "running_mean" in names:
             given = {a.name: a.default_value for a in func._schema.arguments} | dict(zip(names, args, strict=False))
             given |= kwargs
+            training = given.get("training", given.get("train", given.get("use_input_stats", False)))
+            if given.get("running_mean") is not None and training:
+                _refuse(_STATISTICS)
             # Attention and recurrent layers have the tag even if their dropout is off.
-            if not any(given.get(name, 1) == 0 for name in ("dropout_p", "dropout", "train", "training")):
+            off = any(given.get(name, 1) == 0 for name in ("dropout_p", "dropout", "train", "training"))
+            if torch.Tag.nondeterministic_seeded in func.tags and not off:
                 _refuse(f"draws random numbers ({func}), such as those of dropout")
         return func(*args, **kwargs)
+
+
+_STATISTICS = "changes its tensors, such as the running statistics of BatchNorm"
 
 
 def _refuse(what: str) -> NoReturn:

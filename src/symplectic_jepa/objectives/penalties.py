@@ -26,6 +26,8 @@ class Floors:
         proj_dim: dimension ``k`` of the projected covariance, which the last three use.
         eps: ridge of that covariance.
         refresh_every: training steps between projections.
+        bias_correction: compare log-det and participation ratio of the distribution, not of the batch; see
+            `SpectralFloors`. The targets then mean the same at every batch size, and the paper's have to be raised.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -39,6 +41,7 @@ class Floors:
     proj_dim: int = PROJ_DIM
     eps: float = EPS
     refresh_every: int = REFRESH_EVERY
+    bias_correction: bool = False
 
     def __post_init__(self) -> None:
         for name in ("energy", "std"):
@@ -52,6 +55,7 @@ class Floors:
         _checks.positive_int("proj_dim", self.proj_dim)
         _checks.finite("eps", self.eps, minimum=0.0, exclusive=True)
         _checks.positive_int("refresh_every", self.refresh_every)
+        _checks.boolean("bias_correction", self.bias_correction)
 
 
 CIFAR100_Q = Floors(energy=1.0, std=0.2, log_det=-1.5, participation=0.12, top_share=0.35)
@@ -110,6 +114,7 @@ def hamjepa_penalties(
                 proj_dim=floors.proj_dim,
                 eps=floors.eps,
                 refresh_every=floors.refresh_every,
+                bias_correction=floors.bias_correction,
                 seed=seed + offset,
             )
             penalties[f"spectrum_{half}"] = Penalty(floor, on=half, weight=spectrum)

@@ -32,8 +32,7 @@ class SteppedPredictor(Predictor):
         super().__init__()
         self._dt = _checks.finite("dt", dt, minimum=0.0, exclusive=True)
         self.steps = _checks.positive_int("steps", steps)
-        # softplus⁻¹(h) = log(eʰ − 1)
-        raw = torch.tensor(math.log(math.expm1(dt)))
+        raw = torch.tensor(dt + math.log(-math.expm1(-dt)))  # softplus⁻¹(h) = log(eʰ − 1), without overflow
         self.raw_dt = nn.Parameter(raw) if _checks.boolean("learn_dt", learn_dt) else None
 
     @property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 from torch import Tensor, nn
 
+from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
 from symplectic_jepa.distributed import Ranked, Ranks
 from symplectic_jepa.pretrained import Pretrained
@@ -38,13 +39,14 @@ def reduce_all(reductions: Sequence[Reduction], ranks: Ranks) -> list[Measured]:
     """Finish several reductions with a single collective; statistics are detached.
 
     Raises:
-        ValueError: if a value or a statistic is not a scalar.
+        TypeError: if a value or a statistic is not a floating-point tensor.
+        ValueError: if one is not a scalar.
     """
     totals = iter(ranks.sum([x for reduction in reductions for x in reduction.sums]))
     measured = [reduction.finish([next(totals) for _ in reduction.sums]) for reduction in reductions]
     for value, statistics in measured:
         for name, scalar in {"the value": value, **statistics}.items():
-            if scalar.ndim:
+            if _checks.floating(f"{name} of a regularizer", scalar).ndim:
                 raise ValueError(f"{name} of a regularizer must be a scalar tensor, got shape {tuple(scalar.shape)}")
     return [Measured(value, {k: x.detach() for k, x in statistics.items()}) for value, statistics in measured]
 

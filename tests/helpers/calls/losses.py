@@ -185,7 +185,11 @@ OBJECTIVES = {
     "Objective.set_residual_scale": call(HAMJEPA.set_residual_scale, scale=(1.0, bad.number)),
     "mean_over_samples": call(objectives.mean_over_samples, losses=(Q[:, 0], bad.without(bad.alone, "scalar"))),
     "Floors": call(
-        sj.Floors, energy=(1.0, bad.optional(bad.positive)), std=(0.2, bad.optional(bad.positive)), **FLOORS
+        sj.Floors,
+        energy=(1.0, bad.optional(bad.positive)),
+        std=(0.2, bad.optional(bad.positive)),
+        **FLOORS,
+        **CORRECTED,
     ),
     "hamjepa_penalties": call(
         sj.hamjepa_penalties,
