@@ -111,7 +111,7 @@ def test_a_save_that_stops_anywhere_leaves_the_old_or_the_new_module(cleans, tmp
         return counted
 
     outcomes = set()
-    for stop in range(12):
+    for stop in range(16):
         folder = tmp_path / str(stop)
         old, new = sj.ResidualMLPPredictor(2, hidden_dim=3, steps=5), sj.ResidualMLPPredictor(2, hidden_dim=3, steps=6)
         old.save_pretrained(folder)
