@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.partial")  # names of temporary files
 MARK = b"sha256:"  # after a checkpoint's last byte, and then the hash of everything before; torch.load ignores both
 
 

@@ -160,18 +160,20 @@ def test_too_few_images_or_classes_are_refused_before_training(tmp_path):
 def test_packed_images_are_known_by_their_pixels_and_not_by_their_folder(tmp_path):
     from examples.images.datasets import fingerprint
 
-    def write(root, shade):
+    def write(root, shade, last=0):
         for split in ("train", "val"):
             for name in ("ant", "bee"):
                 folder = tmp_path / root / split / name
                 folder.mkdir(parents=True)
-                for i in range(3):
-                    Image.new("RGB", (40, 30), (shade, 10 * i, 0)).save(folder / f"{i}.png")
+                for i in range(56):
+                    Image.new("RGB", (40, 30), (shade, 4 * i, last if i % 2 else 0)).save(folder / f"{i:02}.png")
         overrides = (f"data.root={tmp_path / root}", f"data.cache={tmp_path / root}-cache", "data.workers=0")
         config = load_recipe("imagenet100", [*overrides, "data.image_size=24", "data.crop=24", "augment.size=24"]).data
         return fingerprint(config, load_data(config))
 
-    assert write("a", 5) == write("b", 5) != write("c", 6)
+    known = write("a", 5)
+    assert known == write("b", 5) != write("c", 6)
+    assert known != write("d", 5, last=9)  # every second image, of more than a hundred
 
 
 def test_a_study_refuses_a_finished_cell_of_other_images(tmp_path, monkeypatch):
