@@ -22,14 +22,17 @@ CELL = "cell.json"
 Record = dict[str, Any]  # with at least what `Result` requires
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class Top1(BaseModel):
-    top1: float
+    top1: Annotated[Finite, Field(ge=0, le=100)]
 
 
 class Isotropy(BaseModel):
-    price: float
-    regret: float
-    worst_case_ratio: float
+    price: Finite
+    regret: Finite
+    worst_case_ratio: Finite
 
 
 class Row(BaseModel):
@@ -39,13 +42,13 @@ class Row(BaseModel):
     knn: dict[int, Top1]
     knn_best: Top1
     linear: Top1
-    effective_rank: float
-    participation_ratio: float
+    effective_rank: Finite
+    participation_ratio: Finite
     isotropy: Isotropy | None = None
 
 
 class Structure(BaseModel):
-    """One map of a trained predictor."""
+    """One map of a trained predictor. Rollouts may diverge, so infinity and NaN are results, too."""
 
     symplecticity_defect: float
     round_trip_error_100: float
@@ -73,7 +76,7 @@ class Result(BaseModel):
     readouts: dict[str, Row] = {}
     structure: dict[str, Structure] = {}
     steps: Annotated[int, Field(ge=0)] = 0
-    train_seconds: float = 0
+    train_seconds: Annotated[Finite, Field(ge=0)] = 0
     data: str | None = None
     overrides: dict[str, Any] | None = None
 

@@ -25,8 +25,8 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Create ``folder`` and hold it for this process, which may do so again inside.
 
     The lock is the kernel's (`flock`) and ends with the process, however that ends. On a network file system it works
-    between machines if the server has locks; where there are none, a warning says so. Temporary files of `files.replace`
-    that a killed process left are removed.
+    between machines if the server has locks; where there are none, a warning says so. Temporary files that
+    `files.replace` left in a killed process are removed.
 
     Args:
         folder: the folder.

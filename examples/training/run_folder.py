@@ -70,15 +70,17 @@ def refuse_others(recipe: Recipe) -> None:
         SystemExit: naming the files, or the keys in which the run's recipe differs.
     """
     out, settings = recipe.out, recipe.out / "recipe.yaml"
-    names = sorted(path.name for path in out.iterdir() if path.name[0] != "." and path.suffix != ".partial")
-    if others := set(names) - {settings.name, METRICS, CURVES, "tensorboard"}:
+    names = {path.name for path in out.iterdir() if path.name[0] != "."}
+    # The recipe is written first: without it, files with the names of our logs are not ours.
+    own = {settings.name, METRICS, CURVES, "tensorboard"} if settings.is_file() else set()
+    if others := names - own:
         raise SystemExit(
             f"{out} (train.out) has no checkpoint to resume but contains {', '.join(sorted(others)[:5])}: move these "
             "away, or choose another folder"
         )
     if names and not recipe.train.resume:
         raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
-    if settings.is_file() and (changed := differing_keys(read_text(settings), recipe, str(settings))):
+    if names and (changed := differing_keys(read_text(settings), recipe, str(settings))):
         raise SystemExit(f"{settings} is of another recipe; these keys differ: {', '.join(changed)}")
 
 

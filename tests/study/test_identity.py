@@ -190,7 +190,20 @@ def test_a_study_refuses_a_finished_cell_of_other_images(tmp_path, monkeypatch):
 # Folders
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "cell.json", "thesis.tex", "checkpoint.pt/part"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "metrics.json",
+        "cell.json",
+        "thesis.tex",
+        "checkpoint.pt/part",
+        "metrics.jsonl",
+        "curves.jsonl",
+        "tensorboard/events",
+        "recipe.yaml/x",
+        "a.partial",
+    ],
+)
 @pytest.mark.parametrize("resume", ["true", "false"])
 def test_a_folder_with_other_files_is_not_written_to(name, resume, tmp_path):
     file = tmp_path / name
