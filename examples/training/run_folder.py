@@ -36,7 +36,8 @@ def open_run(
 ) -> tuple[Path, int, float]:
     """Create the run's folder or restore its checkpoint; return the folder, the next step and the seconds spent so far.
 
-    ``data`` is the images' fingerprint, ``total`` the schedule's number of steps. Evaluation settings and this machine's paths may change when a run is resumed.
+    ``data`` is the images' fingerprint, ``total`` the schedule's number of steps. Evaluation
+    settings and this machine's paths may change when a run is resumed.
 
     Raises:
         SystemExit: if the folder contains a run, and ``train.resume`` is not set or the run used another recipe or
