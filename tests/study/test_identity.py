@@ -82,6 +82,26 @@ def test_a_finished_cell_is_not_taken_for_one_that_was_evaluated_otherwise(tmp_p
     assert "Changed in every cell: `data.batch_size=32`, " in write_report(tmp_path, tmp_path)
 
 
+def test_a_cell_that_could_not_stand_beside_the_finished_ones_is_refused_before_training(tmp_path, monkeypatch):
+    reproduce([cell("untrained")], tmp_path, ONE)
+    monkeypatch.setattr(study, "run_cell", lambda *a: pytest.fail("trained"))
+    others = {
+        "overrides": "optim.lr=1e-2",
+        "data, overrides": "data.train_size=64",
+        "evaluation.ks": "evaluation.ks=[20]",
+    }
+    for differs, pair in others.items():
+        message = rf"untrained-s42 and textures\S*/sigreg-s42 cannot be compared, these differ: {differs}; delete"
+        for table in ("textures", "textures-ablations"):
+            with pytest.raises(SystemExit, match=message):
+                reproduce([cell("sigreg", "method=sigreg", table=table)], tmp_path, over(ONE, pair))
+    row = r"untrained-s42 and textures/untrained-s43 cannot be compared, these differ: overrides"
+    with pytest.raises(SystemExit, match=row):
+        reproduce([cell("untrained", seed=43)], tmp_path, over(ONE, "optim.lr=1e-2"))
+    with pytest.raises(pytest.fail.Exception, match="trained"):  # other tables are not compared
+        reproduce([cell("sigreg", "method=sigreg", table="other")], tmp_path, over(ONE, "optim.lr=1e-2"))
+
+
 def test_evaluation_settings_of_a_resumed_run_are_used(tmp_path):
     train(tiny(tmp_path, "train.epochs=1"))
     train(tiny(tmp_path, "train.epochs=1", "train.resume=true", "evaluation.ks=[20]"))
