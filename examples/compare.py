@@ -11,8 +11,10 @@ import argparse
 
 from examples.paper.compare import compare
 from examples.recipe.text import path
+from examples.system.interrupt import ending_on_ctrl_c
 
 
+@ending_on_ctrl_c("finished runs and checkpoints are kept; repeat the command to go on")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="name in examples/recipe, or path to a YAML file")

@@ -6,9 +6,11 @@ import argparse
 
 from examples.measurement.features import evaluate, run_recipe, table
 from examples.recipe.text import path
+from examples.system.interrupt import ending_on_ctrl_c
 from examples.system.lock import locked
 
 
+@ending_on_ctrl_c("the run is kept; repeat the command to evaluate it")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=path, help="a run's folder")

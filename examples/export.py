@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 
 from examples.measurement.model_card import export
+from examples.system.interrupt import ending_on_ctrl_c
 
 
+@ending_on_ctrl_c("the run is kept; repeat the command to export it")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run with a ResNet-18 encoder, evaluated")

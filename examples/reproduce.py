@@ -19,8 +19,10 @@ from examples.paper.report import write_report
 from examples.paper.reproduce import reproduce, roots
 from examples.recipe.schema import refuse_file
 from examples.recipe.text import path
+from examples.system.interrupt import ending_on_ctrl_c
 
 
+@ending_on_ctrl_c("finished cells and checkpoints are kept; repeat the command to go on")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scale", choices=list(SCALES), help="which cells to run")

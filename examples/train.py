@@ -12,11 +12,13 @@ from examples.images.datasets import load_data
 from examples.measurement.features import evaluate
 from examples.measurement.figures import diagnostics, summary_figure
 from examples.recipe.schema import load_recipe
+from examples.system.interrupt import ending_on_ctrl_c
 from examples.system.lock import locked
 from examples.training.loop import train
 from examples.training.ranks import ranks
 
 
+@ending_on_ctrl_c("any checkpoint is kept; repeat the command with train.resume=true to go on")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="name in examples/recipe, or path to a YAML file")

@@ -19,7 +19,8 @@ from examples.measurement.learned_force import learned_force, predictor_weights
 from examples.model.build import JEPA, build_model
 from examples.recipe.schema import METHODS, Recipe, read_recipe
 from examples.recipe.sections import HEADLINE_K, AugmentConfig, Evaluation
-from examples.system.files import load_checkpoint, read_text, save_atomically, write_atomically
+from examples.system.checkpoint import load_run, restore
+from examples.system.files import read_text, save_atomically, write_atomically
 from examples.system.machine import pick_device
 from symplectic_jepa import PhaseSpaceTokenEncoder, evaluation, split_state
 from symplectic_jepa.theory import isotropy_report
@@ -34,7 +35,7 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
     """Evaluate a run's last checkpoint; write ``metrics.json`` and ``diagnostics.pt`` into its folder."""
     recipe, path = run_recipe(run), run / "checkpoint.pt"
     device = pick_device(recipe.train.device)
-    state = load_checkpoint(path, device)
+    state = load_run(path, device)
     data = load_data(recipe.data) if data is None else data
     check_data(recipe, data)
     refuse_other_data(state.get("data"), fingerprint(recipe.data, data), recipe.data, path)
@@ -42,7 +43,7 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
     torch.manual_seed(recipe.train.seed)  # so that the parameters start as they did in training
     model = build_model(recipe, data.train_images.shape[1:]).to(device)
     initial = predictor_weights(model)
-    model.load_state_dict(state["model"])
+    restore(path, state, model)
     method = METHODS[recipe.method]
     features = {f"{method}-{name}": x for name, x in encode(model, data).items()}
     rows, diagnostics = measure(features, data, recipe.evaluation)

@@ -12,7 +12,8 @@ import symplectic_jepa as sj
 from examples.measurement.features import run_recipe, table
 from examples.model.build import build_encoder
 from examples.recipe.schema import METHODS, Recipe, portable, to_yaml
-from examples.system.files import load_checkpoint, write_atomically
+from examples.system.checkpoint import load_run, restore
+from examples.system.files import write_atomically
 
 DATA = {
     "cifar100": "CIFAR-100 (Krizhevsky, 2009; its authors state no licence)",
@@ -33,9 +34,11 @@ def export(run: Path, to: Path) -> None:
     for key, wanted in {"backbone": "resnet18", "mode": "tokens"}.items():
         if (value := getattr(recipe.encoder, key)) != wanted:
             raise SystemExit(f"encoder.{key} must be {wanted} to export a run, got {value} in {run}")
-    weights = load_checkpoint(run / "checkpoint.pt", torch.device("cpu"))["model"]
+    path = run / "checkpoint.pt"
+    state = load_run(path, torch.device("cpu"))
+    weights = {k.removeprefix("encoder."): w for k, w in state["model"].items() if str(k).startswith("encoder.")}
     encoder = build_encoder(recipe.encoder)
-    encoder.load_state_dict({k.removeprefix("encoder."): w for k, w in weights.items() if k.startswith("encoder.")})
+    restore(path, {"model": weights}, encoder)
     assert isinstance(encoder, sj.PhaseSpaceTokenEncoder)
     encoder.save_pretrained(to)
     metrics = json.loads((run / "metrics.json").read_text())

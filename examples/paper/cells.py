@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,14 +22,17 @@ CELL = "cell.json"
 Record = dict[str, Any]  # with at least what `Result` requires
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class Top1(BaseModel):
-    top1: float
+    top1: Annotated[Finite, Field(ge=0, le=100)]
 
 
 class Isotropy(BaseModel):
-    price: float
-    regret: float
-    worst_case_ratio: float
+    price: Finite
+    regret: Finite
+    worst_case_ratio: Finite
 
 
 class Row(BaseModel):
@@ -39,13 +42,13 @@ class Row(BaseModel):
     knn: dict[int, Top1]
     knn_best: Top1
     linear: Top1
-    effective_rank: float
-    participation_ratio: float
+    effective_rank: Finite
+    participation_ratio: Finite
     isotropy: Isotropy | None = None
 
 
 class Structure(BaseModel):
-    """One map of a trained predictor."""
+    """One map of a trained predictor. Rollouts may diverge, so infinity and NaN are results, too."""
 
     symplecticity_defect: float
     round_trip_error_100: float
@@ -73,7 +76,7 @@ class Result(BaseModel):
     readouts: dict[str, Row] = {}
     structure: dict[str, Structure] = {}
     steps: Annotated[int, Field(ge=0)] = 0
-    train_seconds: float = 0
+    train_seconds: Annotated[Finite, Field(ge=0)] = 0
     data: str | None = None
     overrides: dict[str, Any] | None = None
 
@@ -126,12 +129,34 @@ def read_cells(out: Path) -> list[Record]:
     records = [read_cell(path) for path in sorted(out.glob(f"*/*/{CELL}"))]
     if not records:
         raise SystemExit(f"no finished cell in {out}")
+    refuse_mixed(records)
+    return records
+
+
+def refuse_planned(out: Path, planned: Sequence[Record]) -> None:
+    """Refuse cells, before they are trained, that could not stand beside the finished ones of the same tables.
+
+    Each has the ``table``, ``name``, ``seed``, ``recipe``, ``data`` and ``overrides`` that its record will have.
+
+    Raises:
+        SystemExit: naming two cells and what differs, or a finished cell that is damaged.
+    """
+    tables = {base_table(record["table"]) for record in planned}
+    paths = [path for path in sorted(out.glob(f"*/*/{CELL}")) if base_table(path.parts[-3]) in tables]
+    refuse_mixed([*map(read_cell, paths), *planned])
+
+
+def refuse_mixed(records: Sequence[Record]) -> None:
+    """Refuse records of which two are compared but were made with other settings or data.
+
+    Raises:
+        SystemExit: naming two cells and what differs.
+    """
     first: dict[tuple[str, ...], Record] = {}
     for record in records:
         table = base_table(record["table"])
         for group in ((table,), (record["table"], record["name"])):
             _refuse_mixed(first.setdefault(group, record), record, same_row=len(group) == 2)
-    return records
 
 
 def _refuse_mixed(a: Record, b: Record, *, same_row: bool) -> None:
@@ -143,8 +168,8 @@ def _refuse_mixed(a: Record, b: Record, *, same_row: bool) -> None:
     if differing:
         ids = " and ".join(Cell(x["table"], x["name"], x["seed"], "").id for x in (a, b))
         raise SystemExit(
-            f"{ids} cannot be compared, these differ: {', '.join(sorted(differing))}; delete the {CELL} of one and "
-            "repeat the study with the settings of the other"
+            f"{ids} cannot be compared, these differ: {', '.join(sorted(differing))}; delete the {CELL} of one, if it "
+            "has one, and repeat the study with the settings of the other, or choose another --out"
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from examples.images.datasets import ImageData, fingerprint, load_data, refuse_other_data
 from examples.measurement.features import baselines, check_data, evaluate
 from examples.measurement.structure import measure_structure
-from examples.paper.cells import CELL, EVALUATED, read_cell, shared_settings
+from examples.paper.cells import CELL, EVALUATED, Record, read_cell, refuse_planned, shared_settings
 from examples.paper.grid import SCALES, UNTRAINED, Cell
 from examples.recipe.schema import METHODS, Recipe, check_runs, compose, portable, read_recipe, refuse_taken, to_yaml
 from examples.recipe.sections import Data
@@ -47,8 +47,9 @@ def reproduce(
     """Run every cell that is not finished yet; ``roots`` maps a recipe's name to its ``data.root``.
 
     Raises:
-        SystemExit: before any training, if a recipe is invalid, its data are missing, or a finished cell was made with
-            other settings or images, or a setting for every cell would undo what a cell's name says.
+        SystemExit: before any training, if a recipe is invalid, its data are missing, a finished cell of the same
+            tables was made with other settings or images, or a setting for every cell would undo what a cell's name
+            says.
     """
     shared, roots = assignments(overrides), roots or {}
     refuse_taken(shared, taken(cells, roots))
@@ -71,11 +72,13 @@ def reproduce(
         path = out / cell.id / CELL
         if recipe.data in data and path.is_file():
             refuse_other_data(read_cell(path).get("data"), hashes[recipe.data], recipe.data, path)
+    overridden = shared_settings(shared)
+    refuse_planned(out, [identity(c, r, hashes[r.data], overridden) for c, r in todo])
     for i, (cell, recipe) in enumerate(todo, start=1):
         print(f"{i} of {len(todo)}: {cell.id}", flush=True)
         with locked(folder := out / cell.id):
             if not finished(folder, recipe):  # by another process, meanwhile
-                run_cell(cell, recipe, folder, data[recipe.data], shared_settings(shared))
+                run_cell(cell, recipe, folder, data[recipe.data], overridden)
 
 
 def taken(cells: Sequence[Cell], roots: Mapping[str, str]) -> dict[str, str]:
@@ -123,20 +126,27 @@ def run_cell(cell: Cell, recipe: Recipe, folder: Path, data: ImageData, override
             result |= evaluate(folder, data)
             result["structure"] = measure_structure(folder, data)
     record = {
-        "table": cell.table,
-        "name": cell.name,
-        "seed": cell.seed,
+        **identity(cell, recipe, fingerprint(recipe.data, data), overrides),
         "method": METHODS[recipe.method],
         "version": __version__,
         "commit": commit(),
         "machine": machine(pick_device(recipe.train.device)),
         "evaluation_seconds": time.perf_counter() - began,
         **result,
-        "data": fingerprint(recipe.data, data),
+    }
+    write_atomically(folder / CELL, json.dumps(record, indent=2) + "\n")
+
+
+def identity(cell: Cell, recipe: Recipe, data: str, overrides: Settings) -> Record:
+    """What a cell's record says of how it is made; known before it is."""
+    return {
+        "table": cell.table,
+        "name": cell.name,
+        "seed": cell.seed,
+        "data": data,
         "overrides": overrides,
         "recipe": to_yaml(portable(recipe, cell.id)),
     }
-    write_atomically(folder / CELL, json.dumps(record, indent=2) + "\n")
 
 
 def commit() -> str | None:

@@ -76,6 +76,8 @@ class Recipe(Section):
             raise ValueError("data.global_views must be at least 2 without local views: nothing to predict, got 1")
         if regularizer == "barlow_twins" and views != 2:
             raise ValueError(f"data.local_views must leave two views{other}, got {views} views")
+        if regularizer in ("vicreg", "barlow_twins") and d.batch_size < 2:
+            raise ValueError(f"data.batch_size must be at least 2{other}, which needs a variance, got {d.batch_size}")
         if not states and self.sigreg.convention == "convex":
             default = weight is None and regularizer.startswith("kerjepa")
             used = self.sigreg.weight if weight is None else weight

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 
+PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.partial")  # names of temporary files
+REMEDY = "delete it, and train.resume=true starts the run from its first step, or choose another train.out"
 MARK = b"sha256:"  # after a checkpoint's last byte, and then the hash of everything before; torch.load ignores both
 
 
@@ -84,18 +87,17 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     Raises:
         SystemExit: if the file is not a checkpoint, or is damaged.
     """
-    remedy = "delete it, and train.resume=true starts the run from its first step"
     try:
         content = path.read_bytes()
         tail = len(_seal(b""))
         body, seal = content[:-tail], content[-tail:]
         if seal.startswith(MARK) and seal != _seal(body):
-            raise SystemExit(f"checkpoint {path} is damaged, its SHA-256 does not match: {remedy}")
+            raise SystemExit(f"checkpoint {path} is damaged, its SHA-256 does not match: {REMEDY}")
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except OSError as error:
         raise SystemExit(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
     except Exception as error:
-        raise SystemExit(f"checkpoint {path} cannot be read: {error}; {remedy}") from error
+        raise SystemExit(f"checkpoint {path} cannot be read: {error}; {REMEDY}") from error
     return state
 
 

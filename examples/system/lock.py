@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from examples.system.files import PARTIAL
+
 try:
     import fcntl
 except ImportError:  # Windows, where nothing is locked
@@ -23,8 +25,8 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Create ``folder`` and hold it for this process, which may do so again inside.
 
     The lock is the kernel's (`flock`) and ends with the process, however that ends. On a network file system it works
-    between machines if the server has locks; where there are none, a warning says so. Temporary files that a killed
-    process left are removed.
+    between machines if the server has locks; where there are none, a warning says so. Temporary files that
+    `files.replace` left in a killed process are removed.
 
     Args:
         folder: the folder.
@@ -63,8 +65,9 @@ def _lock(descriptor: int, folder: Path, wait: bool) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         warnings.warn(f"{folder} cannot be locked ({error.strerror}): do not start two runs in it", stacklevel=4)
-    for partial in folder.glob(".*.partial"):  # the names that `files.replace` gives
-        partial.unlink(missing_ok=True)
+    for partial in folder.glob(".*.partial"):
+        if PARTIAL.fullmatch(partial.name) and not partial.is_dir():
+            partial.unlink(missing_ok=True)
     with suppress(OSError):  # on a full disk the owner has no name
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)

@@ -57,7 +57,7 @@ def _train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     size = recipe.data.batch_size
     steps_per_epoch = len(data.train_images) // size
     schedules = Schedules(recipe.optim, recipe.predictor, epochs=recipe.train.epochs, steps_per_epoch=steps_per_epoch)
-    out, step, spent = open_run(recipe, model, optimizer, mine, data=images_hash)
+    out, step, spent = open_run(recipe, model, optimizer, mine, data=images_hash, total=schedules.total)
     began = time.perf_counter() - spent
     views = make_views(make_crops(recipe.augment, recipe.data, recipe.local_scale, data), recipe.train.seed, mine)
     clock = StepClock(mine.device)

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from examples.images.datasets import refuse_other_data
 from examples.recipe.schema import Recipe, read_recipe, to_yaml
 from examples.recipe.text import flat
-from examples.system.files import load_checkpoint, read_text, save_atomically, truncate_log, write_atomically, writing
+from examples.system.checkpoint import load_run, restore, unusable
+from examples.system.files import read_text, save_atomically, truncate_log, write_atomically, writing
 from examples.training.nan_guard import check_state
 from examples.training.ranks import Ranks
 
@@ -31,15 +32,16 @@ CURVES = "curves.jsonl"  # evaluations during training
 
 
 def open_run(
-    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks, *, data: str
+    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks, *, data: str, total: int
 ) -> tuple[Path, int, float]:
     """Create the run's folder or restore its checkpoint; return the folder, the next step and the seconds spent so far.
 
-    ``data`` is the images' fingerprint. Evaluation settings and this machine's paths may change when a run is resumed.
+    ``data`` is the images' fingerprint, ``total`` the schedule's number of steps. Evaluation
+    settings and this machine's paths may change when a run is resumed.
 
     Raises:
         SystemExit: if the folder contains a run, and ``train.resume`` is not set or the run used another recipe or
-            other images; or if it contains something else.
+            other images; if its checkpoint is unusable; or if it contains something else.
     """
     out = recipe.out
     path = out / "checkpoint.pt"
@@ -47,12 +49,13 @@ def open_run(
     if path.is_file():
         if not recipe.train.resume:
             raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
-        state = load_checkpoint(path, ranks.device)
+        state = load_run(path, ranks.device)
         if changed := differing_keys(state["recipe"], recipe, str(path)):
             raise SystemExit(f"{path} was made with another recipe; these keys differ: {', '.join(changed)}")
         refuse_other_data(state.get("data"), data, recipe.data, path)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        if state["step"] > total:
+            raise unusable(path, f"its step must be at most {total}, got {state['step']}")
+        restore(path, state, model, optimizer)
         step, seconds = state["step"], state["seconds"]
     elif ranks.main:
         refuse_others(recipe)
@@ -70,15 +73,17 @@ def refuse_others(recipe: Recipe) -> None:
         SystemExit: naming the files, or the keys in which the run's recipe differs.
     """
     out, settings = recipe.out, recipe.out / "recipe.yaml"
-    names = sorted(path.name for path in out.iterdir() if path.name[0] != "." and path.suffix != ".partial")
-    if others := set(names) - {settings.name, METRICS, CURVES, "tensorboard"}:
+    names = {path.name for path in out.iterdir() if path.name[0] != "."}
+    # The recipe is written first: without it, files with the names of our logs are not ours.
+    own = {settings.name, METRICS, CURVES, "tensorboard"} if settings.is_file() else set()
+    if others := names - own:
         raise SystemExit(
             f"{out} (train.out) has no checkpoint to resume but contains {', '.join(sorted(others)[:5])}: move these "
             "away, or choose another folder"
         )
     if names and not recipe.train.resume:
         raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
-    if settings.is_file() and (changed := differing_keys(read_text(settings), recipe, str(settings))):
+    if names and (changed := differing_keys(read_text(settings), recipe, str(settings))):
         raise SystemExit(f"{settings} is of another recipe; these keys differ: {', '.join(changed)}")
 
 

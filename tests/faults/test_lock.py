@@ -80,14 +80,18 @@ def test_of_two_runs_started_together_one_trains_and_one_is_refused(tmp_path):
 
 def test_the_lock_ends_with_a_killed_process_and_its_temporary_files_are_removed(tmp_path, holder):
     process = holder(tmp_path)
-    (tmp_path / ".checkpoint.pt.0123.partial").write_bytes(b"half")
+    left = tmp_path / ".checkpoint.pt.0123456789abcdef.partial"
+    left.write_bytes(b"half")
+    theirs = [".notes.partial", ".notes.0123.partial", ".notes.0123456789ABCDEF.partial", "a.0123456789abcdef.partial"]
+    for name in theirs:
+        (tmp_path / name).write_text("precious")
     with pytest.raises(SystemExit, match="in use"), locked(tmp_path):
         pass
-    assert (tmp_path / ".checkpoint.pt.0123.partial").exists()  # perhaps being written
+    assert left.exists()  # perhaps being written
     process.send_signal(signal.SIGKILL)
     process.wait()
     with locked(tmp_path), locked(tmp_path):
-        assert os.listdir(tmp_path) == [LOCK]
+        assert sorted(os.listdir(tmp_path)) == sorted([LOCK, *theirs])
         holding = (tmp_path / LOCK).read_text()
     assert holding.startswith(f"process {os.getpid()} on ")
 

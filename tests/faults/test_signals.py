@@ -1,5 +1,6 @@
 """SIGTERM, SIGUSR1 and Ctrl-C: the step is finished, the run saved and resumed bit for bit."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ import threading
 import pytest
 import torch
 
+from examples import train as train_command
+from examples.training import loop
 from examples.training.schedules import Schedules
 from examples.training.stop import StoppedError
 from tests.helpers.processes import end, started, training, wait_for
@@ -143,3 +146,59 @@ def test_several_ranks_agree_on_the_step_when_one_is_asked(tmp_path, monkeypatch
     code, errors = run(out, "train.resume=true")
     assert code == 0, errors[-3000:]
     assert_same_run(whole, out)
+
+
+ENDED = {
+    "train textures": ("load_data", "any checkpoint is kept; repeat the command with train.resume=true to go on"),
+    "evaluate {run}": ("run_recipe", "the run is kept; repeat the command to evaluate it"),
+    "compare textures --out {run}": ("compare", "finished runs and checkpoints are kept; repeat the command to go on"),
+    "reproduce textures --out {run}": (
+        "reproduce",
+        "finished cells and checkpoints are kept; repeat the command to go on",
+    ),
+    "demo": ("compare", "finished runs and checkpoints are kept; repeat the command to go on"),
+    "export {run} --to {run}": ("export", "the run is kept; repeat the command to export it"),
+}
+
+
+@pytest.mark.parametrize("line", ENDED)
+def test_ctrl_c_outside_the_training_ends_a_command_with_one_line(line, tmp_path, monkeypatch, capfd):
+    name, *arguments = line.format(run=tmp_path / "run").split()
+    part, advice = ENDED[line]
+    command = importlib.import_module(f"examples.{name}")
+    monkeypatch.setattr(command, part, lambda *a: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(sys, "argv", [name, *arguments, *([f"train.out={tmp_path}/x"] if name == "train" else [])])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 130
+    assert capfd.readouterr().err == f"\nended by Ctrl-C: {advice}\n"
+
+
+@pytest.mark.parametrize("when", ["before", "twice", "after"])
+def test_a_training_that_ctrl_c_ends_at_once_keeps_its_checkpoint_and_goes_on(when, tmp_path, monkeypatch, capfd):
+    out, whole, settings = tmp_path / "run", tmp_path / "whole", ("method=sigreg", "train.device=cpu")
+    train(tiny(whole, *settings))
+
+    def interrupt(*args, **kwargs):
+        for _ in range(1 + (when == "twice")):
+            signal.raise_signal(signal.SIGINT)
+
+    def command(*more):
+        monkeypatch.setattr(sys, "argv", ["train", "textures", *over(TINY, *settings, f"train.out={out}", *more)])
+        train_command.main()
+
+    with monkeypatch.context() as patch:
+        if when == "twice":
+            at(4, interrupt, patch)
+        else:
+            patch.setattr(*((loop, "open_run") if when == "before" else (train_command, "evaluate")), interrupt)
+        with pytest.raises(SystemExit) as ended:
+            command()
+    assert ended.value.code == 130
+    assert capfd.readouterr().err.endswith(
+        "\nended by Ctrl-C: any checkpoint is kept; repeat the command with train.resume=true to go on\n"
+    )
+    assert (out / "checkpoint.pt").is_file() == (when != "before")
+    command("train.resume=true")
+    assert_same_run(whole, out)
+    assert (out / "metrics.json").is_file()

@@ -1,6 +1,7 @@
 """A report reads what others may have damaged: it names the file, and writes nowhere but into its own folder."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -59,7 +60,15 @@ DAMAGED = [
     record(readouts={f"HamJEPA-{r}": row(k="5") for r in ("q", "p", "qp")}), record(seed="x"), record(recipe=5),
     record(recipe="a: ["), record(machine={}), record(structure={"leapfrog": {}}), record(steps="many"),
     record(readouts={f"HamJEPA-{r}": {**row(), "isotropy": {}} for r in ("q", "p", "qp")}), record(failed=None),
-    record(data=5), record(overrides=[]), record(train_seconds=None),
+    record(data=5), record(overrides=[]), record(train_seconds=None), record(train_seconds=math.nan),
+    *(
+        record(readouts={f"HamJEPA-{r}": {**row(), **bad} for r in ("q", "p", "qp")})
+        for bad in (
+            *({"linear": {"top1": x}} for x in (math.nan, math.inf, -1, 1e9)),
+            {"knn": {"20": {"top1": math.nan}}}, {"knn_best": {"top1": 100.5}}, {"effective_rank": math.nan},
+            {"isotropy": {"price": math.inf, "regret": 1, "worst_case_ratio": 1}},
+        )
+    ),
 ]  # fmt: skip
 
 

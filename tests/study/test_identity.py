@@ -82,6 +82,26 @@ def test_a_finished_cell_is_not_taken_for_one_that_was_evaluated_otherwise(tmp_p
     assert "Changed in every cell: `data.batch_size=32`, " in write_report(tmp_path, tmp_path)
 
 
+def test_a_cell_that_could_not_stand_beside_the_finished_ones_is_refused_before_training(tmp_path, monkeypatch):
+    reproduce([cell("untrained")], tmp_path, ONE)
+    monkeypatch.setattr(study, "run_cell", lambda *a: pytest.fail("trained"))
+    others = {
+        "overrides": "optim.lr=1e-2",
+        "data, overrides": "data.train_size=64",
+        "evaluation.ks": "evaluation.ks=[20]",
+    }
+    for differs, pair in others.items():
+        message = rf"untrained-s42 and textures\S*/sigreg-s42 cannot be compared, these differ: {differs}; delete"
+        for table in ("textures", "textures-ablations"):
+            with pytest.raises(SystemExit, match=message):
+                reproduce([cell("sigreg", "method=sigreg", table=table)], tmp_path, over(ONE, pair))
+    row = r"untrained-s42 and textures/untrained-s43 cannot be compared, these differ: overrides"
+    with pytest.raises(SystemExit, match=row):
+        reproduce([cell("untrained", seed=43)], tmp_path, over(ONE, "optim.lr=1e-2"))
+    with pytest.raises(pytest.fail.Exception, match="trained"):  # other tables are not compared
+        reproduce([cell("sigreg", "method=sigreg", table="other")], tmp_path, over(ONE, "optim.lr=1e-2"))
+
+
 def test_evaluation_settings_of_a_resumed_run_are_used(tmp_path):
     train(tiny(tmp_path, "train.epochs=1"))
     train(tiny(tmp_path, "train.epochs=1", "train.resume=true", "evaluation.ks=[20]"))
@@ -160,18 +180,20 @@ def test_too_few_images_or_classes_are_refused_before_training(tmp_path):
 def test_packed_images_are_known_by_their_pixels_and_not_by_their_folder(tmp_path):
     from examples.images.datasets import fingerprint
 
-    def write(root, shade):
+    def write(root, shade, last=0):
         for split in ("train", "val"):
             for name in ("ant", "bee"):
                 folder = tmp_path / root / split / name
                 folder.mkdir(parents=True)
-                for i in range(3):
-                    Image.new("RGB", (40, 30), (shade, 10 * i, 0)).save(folder / f"{i}.png")
+                for i in range(56):
+                    Image.new("RGB", (40, 30), (shade, 4 * i, last if i % 2 else 0)).save(folder / f"{i:02}.png")
         overrides = (f"data.root={tmp_path / root}", f"data.cache={tmp_path / root}-cache", "data.workers=0")
         config = load_recipe("imagenet100", [*overrides, "data.image_size=24", "data.crop=24", "augment.size=24"]).data
         return fingerprint(config, load_data(config))
 
-    assert write("a", 5) == write("b", 5) != write("c", 6)
+    known = write("a", 5)
+    assert known == write("b", 5) != write("c", 6)
+    assert known != write("d", 5, last=9)  # every second image, of more than a hundred
 
 
 def test_a_study_refuses_a_finished_cell_of_other_images(tmp_path, monkeypatch):
@@ -188,7 +210,20 @@ def test_a_study_refuses_a_finished_cell_of_other_images(tmp_path, monkeypatch):
 # Folders
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "cell.json", "thesis.tex", "checkpoint.pt/part"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "metrics.json",
+        "cell.json",
+        "thesis.tex",
+        "checkpoint.pt/part",
+        "metrics.jsonl",
+        "curves.jsonl",
+        "tensorboard/events",
+        "recipe.yaml/x",
+        "a.partial",
+    ],
+)
 @pytest.mark.parametrize("resume", ["true", "false"])
 def test_a_folder_with_other_files_is_not_written_to(name, resume, tmp_path):
     file = tmp_path / name

@@ -57,6 +57,8 @@ WRONG = {
     "encoder.projector=mlp": "encoder.projector must be identity for method=hamjepa",
     "regularizer=ham_sigreg method=sigreg encoder.mode=global": "encoder.mode must be tokens for regularizer=ham",
     "regularizer=barlow_twins data.local_views=2": "data.local_views must leave two views for regularizer=barlow_twins",
+    "regularizer=vicreg data.batch_size=1": "data.batch_size must be at least 2 for regularizer=vicreg.*, got 1$",
+    "regularizer=barlow_twins data.batch_size=1": "data.batch_size must be at least 2 for regularizer=barlow_twins",
     "sigreg.convention=convex method=sigreg sigreg.weight=2": "sigreg.convention=convex needs a weight of at most 1",
     "predictor.learn_dt=true": "predictor.learn_dt must be false: dt -> 0 minimises",
     "predictor.hamiltonian=general": "predictor.integrator must be implicit_midpoint with hamiltonian=general",
