@@ -65,9 +65,9 @@ def _lock(descriptor: int, folder: Path, wait: bool) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         warnings.warn(f"{folder} cannot be locked ({error.strerror}): do not start two runs in it", stacklevel=4)
-    for partial in folder.glob(".*.partial"):
-        if PARTIAL.fullmatch(partial.name) and not partial.is_dir():
-            partial.unlink(missing_ok=True)
     with suppress(OSError):  # on a full disk the owner has no name
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+    for partial in folder.glob(".*.partial"):
+        if PARTIAL.fullmatch(partial.name) and not partial.is_dir():
+            partial.unlink(missing_ok=True)
