@@ -19,7 +19,7 @@ demo: $(VENV)/.installed  ## train the three methods on the embedded data, print
 test: $(VENV)/.installed $(if $(strip $(TESTS)),,$(VENV)/.stable-pretraining)  ## the whole test suite, or TESTS
 	$(PYTEST)
 
-quick: $(VENV)/.installed  ## the fast tests, without multi-process and site tests
+quick: $(VENV)/.installed  ## the fast tests, without multi-process, fault and site tests
 	$(PYTEST) -m "not (slow or ddp or site)"
 
 lint: $(VENV)/.installed

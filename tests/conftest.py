@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes that tests sta
 def pytest_collection_modifyitems(items):
     """Mark by folder."""
     for item in items:
-        if mark := {"site": "site", "distributed": "ddp"}.get(item.path.parent.name):
+        if mark := {"site": "site", "distributed": "ddp", "faults": "slow"}.get(item.path.parent.name):
             item.add_marker(mark)
 
 

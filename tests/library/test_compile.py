@@ -30,6 +30,7 @@ def states():
     return torch.randn(2, 32, 2 * D, requires_grad=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_compiles_whole_and_once_and_equals_eager(name, states):
     torch.manual_seed(1)

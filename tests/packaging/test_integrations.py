@@ -224,6 +224,7 @@ assert any(name.startswith("spectrum.") for name in module.state_dict())
 """
 
 
+@pytest.mark.slow
 def test_stable_pretraining_trains_the_backbone_through_the_regularizers(tmp_path):
     if not _LAYER.exists():
         pytest.skip("stable-pretraining has no environment here: `make test` makes it")

@@ -20,6 +20,7 @@ SNIPPETS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", SNIPPETS)
 def test_snippet_runs_as_printed(code, capsys):
     exec(compile(code, "snippet", "exec"), {})

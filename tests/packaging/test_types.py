@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.helpers.paths import ROOT
 
 CALLS = """
@@ -27,6 +29,7 @@ sj.ProjectedLogDetFloor(-1.5, proj_dims=3)
 """
 
 
+@pytest.mark.slow
 def test_calls_have_types_and_options_are_checked(tmp_path):
     script = tmp_path / "calls.py"
     script.write_text(CALLS)
