@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import ExactBuffers
 from symplectic_jepa.hamiltonians._base import AbstractSeparable, Hamiltonian
+from symplectic_jepa.hamiltonians._wrapper import Wrapper
 
 
 class ControlledHamiltonian(Hamiltonian, ExactBuffers):
@@ -106,7 +107,7 @@ class ControlledHamiltonian(Hamiltonian, ExactBuffers):
         return force
 
 
-class _ControlledSeparable(ControlledHamiltonian, AbstractSeparable):
+class _ControlledSeparable(ControlledHamiltonian, Wrapper):
     """What `ControlledHamiltonian` makes of a separable Hamiltonian."""
 
     hamiltonian: AbstractSeparable
@@ -115,36 +116,16 @@ class _ControlledSeparable(ControlledHamiltonian, AbstractSeparable):
     def _get_name(self) -> str:
         return "ControlledHamiltonian"
 
-    def potential(self, q: Tensor) -> Tensor:
-        """``V(q)`` of the free system: ``(..., d)`` to ``(...)``."""
-        return self.hamiltonian.potential(q)
-
-    def force(self, q: Tensor) -> Tensor:
-        """``−∇V(q)`` of the free system: ``(..., d)`` to ``(..., d)``."""
-        return self.hamiltonian.force(q)
-
-    def kinetic(self, p: Tensor) -> Tensor:
-        """``T(p)``: ``(..., d)`` to ``(...)``."""
-        return self.hamiltonian.kinetic(p)
-
-    def velocity(self, p: Tensor) -> Tensor:
-        """``∇T(p)``: ``(..., d)`` to ``(..., d)``."""
-        return self.hamiltonian.velocity(p)
-
-    def decay_rate(self, p: Tensor) -> Tensor | None:
-        """The damping of the free system; see `Hamiltonian.decay_rate`."""
-        return self.hamiltonian.decay_rate(p)
-
 
 class _Driven(Hamiltonian):
-    """A controlled system with its input bound, also in ``free``, the system without ``B``, if that takes one."""
+    """A controlled system with its input bound, also in ``hamiltonian``, the system without ``B``, if it has one."""
 
-    def __init__(self, system: ControlledHamiltonian, free: Hamiltonian, control: Tensor) -> None:
+    def __init__(self, system: ControlledHamiltonian, hamiltonian: Hamiltonian, control: Tensor) -> None:
         super().__init__()
         if control.ndim == 0 or control.shape[-1] == 0:
             raise ValueError(f"control must have shape (..., m >= 1), got {tuple(control.shape)}")
         self.system = system
-        self.free = free
+        self.hamiltonian = hamiltonian
         self.control = control
 
     def forward(self, q: Tensor, p: Tensor) -> Tensor:
@@ -153,12 +134,12 @@ class _Driven(Hamiltonian):
         Raises:
             TypeError: if ``B`` depends on the position, because the force then has no potential in general.
         """
-        energy: Tensor = self.free(q, p)
+        energy: Tensor = self.hamiltonian(q, p)
         return energy + self._input_potential(q)
 
     def gradient(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         """``(∂H/∂q − B(q)u, ∂H/∂p)``, each ``(..., d)``; for a ``B(q)`` not the gradient of an energy."""
-        dq, dp = self.free.gradient(q, p)
+        dq, dp = self.hamiltonian.gradient(q, p)
         return dq - self.system.input_force(q, self.control), dp
 
     def _input_potential(self, q: Tensor) -> Tensor:
@@ -168,27 +149,15 @@ class _Driven(Hamiltonian):
         return -(q * self.system.input_force(q, self.control)).sum(-1)
 
 
-class _DrivenSeparable(_Driven, AbstractSeparable):
+class _DrivenSeparable(_Driven, Wrapper):
     """Force ``−∇V(q) + B(q)u``."""
 
-    free: AbstractSeparable
+    hamiltonian: AbstractSeparable
 
     def potential(self, q: Tensor) -> Tensor:
         """``V(q) − qᵀBu`` for a constant ``B``: ``(..., d)`` to ``(...)``."""
-        return self.free.potential(q) + self._input_potential(q)
+        return self.hamiltonian.potential(q) + self._input_potential(q)
 
     def force(self, q: Tensor) -> Tensor:
         """``−∇V(q) + B(q)u``: ``(..., d)`` to ``(..., d)``."""
-        return self.free.force(q) + self.system.input_force(q, self.control)
-
-    def kinetic(self, p: Tensor) -> Tensor:
-        """``T(p)``: ``(..., d)`` to ``(...)``."""
-        return self.free.kinetic(p)
-
-    def velocity(self, p: Tensor) -> Tensor:
-        """``∇T(p)``: ``(..., d)`` to ``(..., d)``."""
-        return self.free.velocity(p)
-
-    def decay_rate(self, p: Tensor) -> Tensor | None:
-        """The damping of the free system; see `Hamiltonian.decay_rate`."""
-        return self.free.decay_rate(p)
+        return self.hamiltonian.force(q) + self.system.input_force(q, self.control)

@@ -11,31 +11,10 @@ from torch import Tensor, nn
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import ExactBuffers, exact_scalar, wide_dtype
 from symplectic_jepa.hamiltonians._base import AbstractSeparable
+from symplectic_jepa.hamiltonians._wrapper import Wrapper
 
 
-class _Wrapper(AbstractSeparable):
-    """Energies and forces of another system."""
-
-    hamiltonian: AbstractSeparable
-
-    def potential(self, q: Tensor) -> Tensor:
-        """``V(q)``: ``(..., d)`` to ``(...)``."""
-        return self.hamiltonian.potential(q)
-
-    def force(self, q: Tensor) -> Tensor:
-        """``−∇V(q)``: ``(..., d)`` to ``(..., d)``."""
-        return self.hamiltonian.force(q)
-
-    def kinetic(self, p: Tensor) -> Tensor:
-        """``T(p)``: ``(..., d)`` to ``(...)``."""
-        return self.hamiltonian.kinetic(p)
-
-    def velocity(self, p: Tensor) -> Tensor:
-        """``∇T(p)``: ``(..., d)`` to ``(..., d)``."""
-        return self.hamiltonian.velocity(p)
-
-
-class DampedHamiltonian(_Wrapper, ExactBuffers):
+class DampedHamiltonian(Wrapper, ExactBuffers):
     r"""``q̇ = ∇T(p),  ṗ = −∇V(q) − γ ⊙ ∇T(p)`` with ``γ ≥ 0`` [McLachlan and Perlmutter (2001), J. Geom. Phys. 39, 276].
 
     The energy never grows: ``Ḣ = −Σᵢ γᵢ q̇ᵢ²``. With ``T(p) = ½ pᵀM⁻¹p`` and a diagonal mass ``M`` (the identity unless
@@ -137,7 +116,7 @@ class DampedHamiltonian(_Wrapper, ExactBuffers):
         return self.fixed_damping.to(dtype=dtype)
 
 
-class _Driven(_Wrapper):
+class _Driven(Wrapper):
     """A damped system with its input bound."""
 
     def __init__(self, system: DampedHamiltonian, control: Tensor) -> None:

@@ -20,14 +20,33 @@ Match = Literal["q", "qp"]
 Halves = tuple[Tensor, Tensor]  # q and p, each (..., B, d)
 
 
-def matching_error(predicted: Halves, target: Halves, *, match: Match, p_weight: float) -> Tensor:
-    """``ℓ`` of `HamJEPAObjective` for every sample: halves ``(..., B, d)`` to ``(..., B)``."""
-    q_loss, p_loss = ((x - y).square().mean(-1) for x, y in zip(predicted, target, strict=True))
-    loss = 0.5 * (q_loss + p_loss) if match == "qp" else q_loss
-    return loss + p_weight * p_loss if p_weight else loss
+class PredictorLoss(PredictionLoss):
+    """What `Matching` and `TrajectoryMatching` share: a predictor, and the error ``ℓ`` of its predictions."""
+
+    def __init__(
+        self, predictor: Predictor, *, match: Match, p_weight: float, bidirectional: bool, detach_target: bool
+    ) -> None:
+        super().__init__()
+        self.predictor = _checks.instance("predictor", predictor, Predictor)
+        predictor.check_matching()
+        self.match = _checks.one_of("match", match, get_args(Match))
+        self.p_weight = _checks.finite("p_weight", p_weight, minimum=0.0)
+        if match == "qp" and p_weight:
+            raise ValueError(f"p_weight must be 0 with match='qp', which already matches p, got {p_weight}")
+        self.bidirectional = _checks.boolean("bidirectional", bidirectional)
+        self.detach_target = _checks.boolean("detach_target", detach_target)
+
+    def error(self, predicted: Halves, target: Halves) -> Tensor:
+        """``ℓ`` of `HamJEPAObjective` for every sample: halves ``(..., B, d)`` to ``(..., B)``."""
+        q_loss, p_loss = (
+            (x - (y.detach() if self.detach_target else y)).square().mean(-1)
+            for x, y in zip(predicted, target, strict=True)
+        )
+        loss = 0.5 * (q_loss + p_loss) if self.match == "qp" else q_loss
+        return loss + self.p_weight * p_loss if self.p_weight else loss
 
 
-class Matching(PredictionLoss):
+class Matching(PredictorLoss):
     """The prediction loss of `HamJEPAObjective`, which documents its arguments [paper, eqs. 30–32].
 
     It matches the states of two views through a predictor: ``½ [ℓ(Φ_h(z_a), sg z_b) + ℓ(Φ_{−h}(z_b), sg z_a)]``.
@@ -46,14 +65,9 @@ class Matching(PredictionLoss):
         energy_weight: float,
         detach_target: bool,
     ) -> None:
-        super().__init__()
-        self.predictor = _checks.instance("predictor", predictor, Predictor)
-        predictor.check_matching()
-        self.match = _checks.one_of("match", match, get_args(Match))
-        self.p_weight = _checks.finite("p_weight", p_weight, minimum=0.0)
-        if match == "qp" and p_weight:
-            raise ValueError(f"p_weight must be 0 with match='qp', which already matches p, got {p_weight}")
-        self.bidirectional = _checks.boolean("bidirectional", bidirectional)
+        super().__init__(
+            predictor, match=match, p_weight=p_weight, bidirectional=bidirectional, detach_target=detach_target
+        )
         self.reverse_time = _checks.boolean("reverse_time", reverse_time)
         self.energy_weight = _checks.finite("energy_weight", energy_weight, minimum=0.0)
         if energy_weight and not isinstance(predictor, HamiltonianPredictor):
@@ -61,7 +75,6 @@ class Matching(PredictionLoss):
                 f"energy_weight must be 0 for a predictor without a Hamiltonian, got {energy_weight} with "
                 f"{type(predictor).__name__}"
             )
-        self.detach_target = _checks.boolean("detach_target", detach_target)
 
     def reduction(self, parts: StateParts, control: Tensor | None) -> Reduction:
         """The mean over both directions and all samples; see `PredictionLoss`."""
@@ -81,9 +94,7 @@ class Matching(PredictionLoss):
     ) -> Tensor:
         """Loss of each sample, ``(..., B)``."""
         predicted = self.predictor.flow(*source, direction=direction, control=control)
-        if self.detach_target:
-            target = target[0].detach(), target[1].detach()
-        loss = matching_error(predicted, target, match=self.match, p_weight=self.p_weight)
+        loss = self.error(predicted, target)
         if self.energy_weight:
             assert isinstance(self.predictor, HamiltonianPredictor)  # checked in __init__
             before, after = (self.predictor.energy(*z, control=control) for z in (source, predicted))

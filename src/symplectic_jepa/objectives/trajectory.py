@@ -11,8 +11,8 @@ from torch import Tensor
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
 from symplectic_jepa.distributed import count
-from symplectic_jepa.objectives._base import Objective, ObjectiveOutput, PredictionLoss, Setting, check_states
-from symplectic_jepa.objectives.hamjepa import Halves, Match, matching_error
+from symplectic_jepa.objectives._base import Objective, ObjectiveOutput, Setting, check_states
+from symplectic_jepa.objectives.hamjepa import Halves, Match, PredictorLoss
 from symplectic_jepa.objectives.penalty import Penalty, StateParts
 from symplectic_jepa.predictors import Predictor
 from symplectic_jepa.regularizers import Measured, Reduction
@@ -22,7 +22,7 @@ from symplectic_jepa.state import split_state
 Starts = Literal["every", "first"]
 
 
-class TrajectoryMatching(PredictionLoss):
+class TrajectoryMatching(PredictorLoss):
     """``L_pred`` of `TrajectoryObjective`, which documents its arguments [LeWorldModel, arXiv:2603.19312]."""
 
     def __init__(
@@ -37,20 +37,12 @@ class TrajectoryMatching(PredictionLoss):
         horizon_weights: Sequence[float] | None,
         detach_target: bool,
     ) -> None:
-        super().__init__()
-        if not isinstance(predictor, Predictor):
-            raise TypeError(f"predictor must be a Predictor, got {type(predictor).__name__}")
-        predictor.check_matching()
-        self.predictor = predictor
+        super().__init__(
+            predictor, match=match, p_weight=p_weight, bidirectional=bidirectional, detach_target=detach_target
+        )
         self.horizon = _checks.positive_int("horizon", horizon)
-        self.match = _checks.one_of("match", match, get_args(Match))
-        self.p_weight = _checks.finite("p_weight", p_weight, minimum=0.0)
-        if match == "qp" and p_weight:
-            raise ValueError(f"p_weight must be 0 with match='qp', which already matches p, got {p_weight}")
         self.starts = _checks.one_of("starts", starts, get_args(Starts))
-        self.bidirectional = _checks.boolean("bidirectional", bidirectional)
         self.horizon_weights = None if horizon_weights is None else _weights(horizon_weights, horizon)
-        self.detach_target = _checks.boolean("detach_target", detach_target)
 
     @property
     def views(self) -> int:
@@ -61,15 +53,14 @@ class TrajectoryMatching(PredictionLoss):
         """The weighted mean over horizons, starts, directions and samples; see `PredictionLoss`."""
         states = parts["z"]
         goal = (parts["q"], parts["p"]) if parts.targets is None else split_state(parts.targets)
-        if self.detach_target:
-            goal = goal[0].detach(), goal[1].detach()
         errors = torch.stack(self._errors((parts["q"], parts["p"]), goal, self._checked(control, states)))
         weights = self.horizon_weights or (1.0,) * self.horizon
 
         def finish(sums: list[Tensor]) -> Measured:
-            means = sums[1] / sums[0].to(errors.dtype)
-            loss = (means * means.new_tensor(weights)).sum() / sum(weights)
-            return Measured(loss, {f"horizon_{k}": mean for k, mean in enumerate(means.unbind(), start=1)})
+            means = (sums[1] / sums[0].to(errors.dtype)).unbind()
+            # Not a tensor of the weights: to copy it to a GPU would synchronise, and a CUDA graph cannot capture that.
+            loss = torch.stack([w / sum(weights) * mean for w, mean in zip(weights, means, strict=True)]).sum()
+            return Measured(loss, {f"horizon_{k}": mean for k, mean in enumerate(means, start=1)})
 
         return Reduction([count(states.shape[1], errors), errors], finish)
 
@@ -89,7 +80,7 @@ class TrajectoryMatching(PredictionLoss):
             u = None if control is None else control[..., k - 1 : k - 1 + n, :, :]
             q, p = self.predictor.flow(q[..., :n, :, :], p[..., :n, :, :], direction=direction, control=u)
             reached = goal[0][..., k : k + n, :, :], goal[1][..., k : k + n, :, :]
-            error = matching_error((q, p), reached, match=self.match, p_weight=self.p_weight)
+            error = self.error((q, p), reached)
             errors.append(error.sum() / error.shape[:-1].numel())
         return errors
 
