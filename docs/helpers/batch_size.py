@@ -11,7 +11,7 @@ import symplectic_jepa as sj
 PAIRS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 D, DRAWS = 384, 4
 HINGES = {"log_det": 0.0, "participation": 1.0, "top_share": 0.0}
-COLUMNS = ("B", "N", "log_det", "corrected", "participation", "corrected", "top_share")
+COLUMNS = ("B", "log_det", "corrected", "participation", "corrected", "top_share")
 
 
 def table() -> str:
@@ -29,4 +29,4 @@ def _row(pairs: int) -> str:
         )
     levels = [x[name].item() for name in ("log_det", "participation") for x in (plain, corrected)]
     cells = [f"{round(x, 2) + 0:.2f}" for x in levels]  # + 0 turns -0.00 into 0.00
-    return f"| {pairs} | {2 * pairs} | {' | '.join(cells)} | {plain['top_share'].item():.3f} |"
+    return f"| {pairs} | {' | '.join(cells)} | {plain['top_share'].item():.3f} |"
