@@ -1,0 +1,112 @@
+"""Tables of finished cells: mean and standard deviation over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from examples.worlds.cells import Cell
+from examples.worlds.environments import ENVIRONMENTS
+from examples.worlds.prediction import FREE, HORIZONS
+
+Records = Sequence[dict[str, Any]]
+
+
+def report(cells: Sequence[Cell], out: Path) -> str:
+    """Every finished cell in Markdown: for each task, regularizer and number of episodes, one row per predictor."""
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for cell in cells:
+        if record := cell.result(out):
+            groups.setdefault(cell.group, {}).setdefault(cell.predictor, []).append(record)
+    return "\n".join(_group(name, predictors) for name, predictors in groups.items())
+
+
+def _group(name: str, predictors: dict[str, list[dict[str, Any]]]) -> str:
+    records = [record for some in predictors.values() for record in some]
+    cell = records[0]["cell"]
+    environment = ENVIRONMENTS[cell["environment"]]
+    title = f"{environment.gym_id}, {cell['regularizer']}, {cell['episodes']:,} training episodes"
+    tables = [
+        ("Physical state, R² of a probe on test frames", _probe_columns(environment.quantities)),
+        ("Open loop: error of the decoded positions after k frames", _horizon_columns("position")),
+        ("The same of the velocities", _horizon_columns("velocity")),
+        ("Without actions: distance to the encoded data (unseen states: 1), and change of energy", _free_columns()),
+        ("Surprise: AUC against normal frames", _surprise_columns(records)),
+        ("Planning to a goal image, episodes solved", _planning_columns()),
+    ]
+    lines = [f"### {title}", ""]
+    for heading, columns in tables:
+        lines += [f"{heading}:", "", "| predictor | seeds | " + " | ".join(columns) + " |"]
+        lines.append("|---|---|" + "---|" * len(columns))
+        for predictor, some in predictors.items():
+            values = " | ".join(_spread([read(record) for record in some]) for read in columns.values())
+            lines.append(f"| {predictor} | {len(some)} | {values} |")
+        for label, values in _references(heading, records, len(columns)):
+            lines.append(f"| *{label}* | | " + " | ".join(values) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+Columns = dict[str, Callable[[dict[str, Any]], float]]
+
+
+def _probe_columns(quantities: Sequence[str]) -> Columns:
+    return {
+        f"{kind} {quantity}": lambda r, kind=kind, i=i: r[f"{kind} R²"][i]  # type: ignore[misc]
+        for kind in ("linear", "MLP")
+        for i, quantity in enumerate(quantities)
+    }
+
+
+def _horizon_columns(half: str) -> Columns:
+    return {f"{k}": lambda r, i=i: r["open loop"][half][i] for i, k in enumerate(HORIZONS)}  # type: ignore[misc]
+
+
+def _free_columns() -> Columns:
+    return {
+        f"{what} {k}": lambda r, what=what, i=i: r["free"][what][i]  # type: ignore[misc]
+        for what in ("distance", "energy")
+        for i, k in enumerate(FREE)
+    }
+
+
+def _surprise_columns(records: Records) -> Columns:
+    return {name: lambda r, name=name: r["surprise"][name] for name in records[0]["surprise"]}  # type: ignore[misc]
+
+
+def _planning_columns() -> Columns:
+    return {
+        "success": lambda r: r["planning"]["success"],
+        "ms per plan": lambda r: 1e3 * r["planning"]["seconds"],
+        "error at the end of training": lambda r: r["loss"],
+    }
+
+
+def _references(heading: str, records: Records, width: int) -> list[tuple[str, list[str]]]:
+    """Rows that no model enters."""
+    first = records[0]
+    if heading.startswith("Open loop") or heading.startswith("The same"):
+        half = "still_position" if heading.startswith("Open loop") else "still_velocity"
+        return [("standing still", [_number(x) for x in first["open loop"][half]])]
+    if heading.startswith("Without"):
+        return [("simulator", ["1", "1", "1", *(_number(x) for x in first["free"]["true_energy"])])]
+    if heading.startswith("Planning"):
+        blank = [""] * (width - 1)
+        names = {"the planner on the simulator": "simulator", "random actions": "random"}
+        return [(label, [_number(first["planning"][key]), *blank]) for label, key in names.items()]
+    return []
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation; infinite or huge values as what they are."""
+    if not all(map(math.isfinite, values)):
+        return "∞"
+    text = _number(mean(values))
+    return text if len(values) < 2 else f"{text} ± {_number(stdev(values))}"
+
+
+def _number(x: float) -> str:
+    return f"{x:.1e}" if abs(x) >= 1e4 else f"{x:.0f}" if abs(x) >= 100 else f"{x:.3g}"
