@@ -31,7 +31,7 @@ def test_no_test_module_is_imported():
     assert [(path, name) for path, source in sources.items() for name in imported(source) if is_test_module(name)] == []
 
 
-ROOMS = ("system", "worlds", "recipe", "images", "model", "measurement", "training", "paper")  # of the study, from below
+ROOMS = ("system", "worlds", "physics", "recipe", "images", "model", "measurement", "training", "paper")  # from below
 
 
 def height(module):

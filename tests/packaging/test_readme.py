@@ -44,9 +44,9 @@ def test_links_lead_to_files(page):
 
 def test_commands_name_modules_that_exist():
     text = "".join((ROOT / page).read_text() for page in PAGES)
-    named = set(re.findall(r"python -m (examples|benchmarks)\.(\w+)", text))
-    assert ("examples", "train") in named
-    assert [module for module in named if not ROOT.joinpath(*module).with_suffix(".py").is_file()] == []
+    named = set(re.findall(r"python -m ((?:examples|benchmarks)(?:\.\w+)+)", text))
+    assert "examples.train" in named
+    assert [module for module in named if not ROOT.joinpath(*module.split(".")).with_suffix(".py").is_file()] == []
 
 
 def test_make_targets_of_the_readme_exist():

@@ -65,6 +65,20 @@ class Hamiltonian(Pretrained, nn.Module, ABC):
         dq, dp = energy_gradient(type(self).__name__, self, q=q, p=p)
         return dq, dp
 
+    def vector_field(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        """The time derivatives ``(q̇, ṗ) = (∂H/∂p, −∂H/∂q − Γp)``, each ``(..., d)``.
+
+        ``Γ`` is the damping of `decay_rate`. Fit this to observed derivatives to learn the energy: a Hamiltonian neural
+        network [Greydanus et al. 2019, arXiv:1906.01563, eq. 3].
+
+        Raises:
+            TypeError: if a state is not floating-point.
+            ValueError: if ``q`` and ``p`` differ in shape.
+        """
+        dq, dp = self.gradient(q, p)
+        rate = self.decay_rate(p)
+        return dp, -dq if rate is None else -dq - rate * p
+
 
 class AbstractSeparable(Hamiltonian):
     r"""``H(q, p) = T(p) + V(q)``, by default with ``T(p) = ½‖p‖²`` [paper, eq. 26].

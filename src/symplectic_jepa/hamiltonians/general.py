@@ -10,7 +10,7 @@ from symplectic_jepa.hamiltonians.mlp import Activation, MLPHamiltonian
 
 
 class GeneralHamiltonian(MLPHamiltonian):
-    r"""``H(q, p) = ½(‖q‖² + ‖p‖²) + s · f([q, p])`` with an MLP ``f`` and a closed-form gradient.
+    r"""``H(q, p) = ½ c (‖q‖² + ‖p‖²) + s · f([q, p])`` with an MLP ``f`` and a closed-form gradient.
 
     The learnable, non-separable form of [paper, appendix F.5]: ``f`` couples ``q`` and ``p``. Explicit kick–drift
     schemes such as `leapfrog` would not be symplectic, so they raise an error. Use `implicit_midpoint`.
@@ -20,10 +20,11 @@ class GeneralHamiltonian(MLPHamiltonian):
         hidden_dim: width of the hidden layers.
         depth: number of hidden layers.
         activation: ``"gelu"``, ``"silu"``, ``"tanh"`` or ``"softplus"``.
+        base_coeff: coefficient ``c``; 1 as in the paper. With ``c = 0`` and ``s = 1`` all of the energy is learned.
         residual_scale: scale ``s`` of ``f``; stored in a buffer, see `set_residual_scale`.
 
     Raises:
-        ValueError: for a size below 1, an unknown activation or a scale that is not finite.
+        ValueError: for a size below 1, an unknown activation or a coefficient that is not finite.
 
     Examples:
         >>> from symplectic_jepa import HamiltonianPredictor
@@ -40,6 +41,7 @@ class GeneralHamiltonian(MLPHamiltonian):
         hidden_dim: int = 256,
         depth: int = 2,
         activation: Activation = "gelu",
+        base_coeff: float = 1.0,
         residual_scale: float = 0.02,
     ) -> None:
         super().__init__(
@@ -50,6 +52,7 @@ class GeneralHamiltonian(MLPHamiltonian):
             residual_scale=residual_scale,
         )
         self.dim = dim
+        self.base_coeff = _checks.finite("base_coeff", base_coeff)
 
     def forward(self, q: Tensor, p: Tensor) -> Tensor:
         """``H(q, p)``: ``(..., dim)`` twice to ``(...)``.
@@ -59,15 +62,15 @@ class GeneralHamiltonian(MLPHamiltonian):
             ValueError: if ``q`` and ``p`` are not both ``(..., dim)``.
         """
         z = self._join(q, p)
-        return 0.5 * z.square().sum(-1) + self._residual(z)
+        return 0.5 * self.base_coeff * z.square().sum(-1) + self._residual(z)
 
     def gradient(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        """``(∂H/∂q, ∂H/∂p) = [q, p] + s ∇f([q, p])`` in closed form, each ``(..., dim)``.
+        """``(∂H/∂q, ∂H/∂p) = c [q, p] + s ∇f([q, p])`` in closed form, each ``(..., dim)``.
 
         It reads the layers' weights, and refuses layers as `SeparableHamiltonian.force` does.
         """
         z = self._join(q, p)
-        dq, dp = (z + self._residual_gradient(z)).chunk(2, dim=-1)
+        dq, dp = torch.add(self._residual_gradient(z), z, alpha=self.base_coeff).chunk(2, dim=-1)
         return dq, dp
 
     def _join(self, q: Tensor, p: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ HAMILTONIANS = {
     "SeparableHamiltonian": call(
         sj.SeparableHamiltonian, **MLP, base_coeff=(0.1, bad.number), learn_mass=(False, bad.flag), **ACTIONS
     ),
-    "GeneralHamiltonian": call(sj.GeneralHamiltonian, **MLP),
+    "GeneralHamiltonian": call(sj.GeneralHamiltonian, **MLP, base_coeff=(1.0, bad.number)),
     "QuadraticHamiltonian": call(
         sj.QuadraticHamiltonian,
         dim=(D, bad.integer),
@@ -92,6 +92,7 @@ HAMILTONIANS = {
     "set_residual_scale": call(SIZED["SeparableHamiltonian"].set_residual_scale, scale=(0.1, bad.number)),
     **{f"{name}()": call(system, **PHASE) for name, system in SYSTEMS.items()},
     **{f"{name}.gradient": call(system.gradient, **PHASE) for name, system in SYSTEMS.items()},
+    **{f"{name}.vector_field": call(system.vector_field, **PHASE) for name, system in SYSTEMS.items()},
     **{f"{name}.potential": call(system.potential, q=(Q, INNER), **free(system)) for name, system in SIZED.items()},
     **{f"{name}.force": call(system.force, q=(Q, INNER), **free(system)) for name, system in SIZED.items()},
     **{f"{name}.kinetic": call(system.kinetic, p=(P, bad.inner)) for name, system in SEPARABLE.items()},

@@ -49,6 +49,15 @@ def test_negative_dt_is_the_exact_inverse(splitting, dt, steps):
     torch.testing.assert_close(splitting(system, *there, dt=-dt, steps=steps), (q, p), rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("learn_mass", [False, True])
+def test_vector_field_includes_the_damping_and_loses_energy_at_its_rate(learn_mass):
+    inner, (q, p) = learned(learn_mass=learn_mass), states(5, D)
+    velocity, push = sj.DampedHamiltonian(inner, GAMMA).vector_field(q, p)
+    torch.testing.assert_close((velocity, push), (inner.velocity(p), inner.force(q) - GAMMA * inner.velocity(p)))
+    loss = (-inner.force(q) * velocity + inner.velocity(p) * push).sum(-1)  # dH/dt
+    torch.testing.assert_close(loss, -(GAMMA * velocity.square()).sum(-1))
+
+
 # What it leaves as it was
 
 

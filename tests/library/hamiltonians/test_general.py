@@ -50,6 +50,32 @@ def test_energy_is_the_formula_with_a_textbook_mlp():
     torch.testing.assert_close(h.gradient(q, p), (q, p))
 
 
+def test_base_coefficient_scales_the_fixed_part_of_energy_and_gradient():
+    h, (q, p) = general(3, scale=0.7, base_coeff=0.3), states(4, 3)
+    fixed = general(3, scale=0.7, base_coeff=0.0)
+    fixed.load_state_dict(h.state_dict())
+    z = torch.cat((q, p), -1)
+    torch.testing.assert_close(h(q, p) - fixed(q, p), 0.15 * z.square().sum(-1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(h.gradient(q, p), partials(h, q, p), rtol=1e-12, atol=1e-12)
+    fixed.set_residual_scale(0.0)
+    assert not fixed(q, p).any()
+
+
+@pytest.mark.parametrize("h", [Coupled(), general(2), QuadraticHamiltonian(2)], ids=lambda h: type(h).__name__)
+def test_vector_field_is_hamiltons_equations_and_conserves_the_energy(h):
+    q, p = states(5, 2)
+    dq, dp = partials(h, q, p)
+    velocity, push = h.vector_field(q, p)
+    torch.testing.assert_close((velocity, push), (dp, -dq), rtol=1e-12, atol=1e-12)
+    assert ((dq * velocity).sum(-1) + (dp * push).sum(-1)).abs().max() < 1e-12
+
+
+def test_an_energy_is_learned_through_its_vector_field():
+    h, (q, p) = general(2), states(5, 2)
+    loss = sum(x.square().sum() for x in h.vector_field(q, p))
+    assert all(g.abs().max() > 0 for g in torch.autograd.grad(loss, [*h.parameters()]))
+
+
 def test_it_is_not_separable_and_leapfrog_on_it_raises():
     h, (q, p) = general(), states(4, 3)
     assert not isinstance(h, AbstractSeparable)
