@@ -1,4 +1,4 @@
-"""An encoder sharded by FSDP2: ``python fsdp_case.py STORE W RANK OUT``, see test_distributed.py."""
+"""An encoder sharded by FSDP2: ``python fsdp_case.py STORE W RANK OUT``, see test_fsdp.py."""
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
