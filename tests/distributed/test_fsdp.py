@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.distributed import unit_case
+from tests.distributed import fsdp_case, unit_case
 from tests.distributed.ddp_cases import run
 from tests.distributed.test_distributed import launch, relative_error
 
@@ -12,12 +12,38 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_an_encoder_sharded_by_fsdp2_has_the_same_gradients(tmp_path):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return launch("fsdp_case.py", 2, tmp_path_factory.mktemp("whole"))
+
+
+def test_a_model_sharded_by_fsdp2_has_the_same_gradients(whole):
     expected = run("hamjepa_q", torch.float64, rank=0, world=1)
-    for got in launch("fsdp_case.py", 2, tmp_path):
+    for rank in whole:
+        got = rank["float64"]
         assert got["share"] < 0.8  # it is sharded
         for key, value in expected.items():
             assert relative_error(got[key], value) < 1e-10, key
+
+
+@pytest.mark.parametrize(
+    ("case", "policy", "weights"),
+    [("encoder", fsdp_case.FLOAT32, "torch.float32"), ("everything", fsdp_case.BF16, "torch.bfloat16")],
+)
+def test_the_objective_computes_in_float32_under_a_bfloat16_policy(whole, case, policy, weights):
+    """States and arithmetic do so in any case; weights keep float32 where the policy leaves them alone."""
+    expected = fsdp_case.by_hand(policy)
+    for rank in whole:
+        got, seen = rank[case]
+        assert seen == [(weights, "torch.float32")]
+        assert got["loss"].dtype == torch.float32
+        assert relative_error(got["loss"], expected["loss"]) < 1e-5
+        scale = max(value.norm() for key, value in expected.items() if key != "loss")
+        for key, value in expected.items():
+            if key != "loss":  # a small gradient is a sum of large ones of both signs
+                rounded = key.startswith("encoder") or policy is fsdp_case.BF16
+                error = (got[key] - value).norm() / max(value.norm(), 0.1 * scale)
+                assert error < (2e-2 if rounded else 1e-5), key
 
 
 @pytest.fixture(scope="module")
