@@ -51,7 +51,7 @@ def _gathering(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if name in vars(self):  # registered, so that the weights are gathered by now
             return method(self, *args, **kwargs)
-        from torch.distributed.fsdp import register_fsdp_forward_method
+        from torch.distributed.fsdp import register_fsdp_forward_method  # noqa: PLC0415 (slow, and only needed here)
 
         register_fsdp_forward_method(self, name)
         return getattr(self, name)(*args, **kwargs)

@@ -50,7 +50,7 @@ def by_hand(policy):
     model = Model("hamjepa_q")
     x = data(torch.float32).bfloat16()
     if policy is BF16:
-        for name, p in model.loss.named_parameters():
+        for p in model.loss.parameters():
             p.data = p.data.bfloat16().float()
     encoder = {name: p.bfloat16() for name, p in model.encoder.named_parameters()}
     loss = model.loss(functional_call(model.encoder, encoder, x)).loss
