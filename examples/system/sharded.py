@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
@@ -44,7 +45,8 @@ def save_shards(run: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> 
     folder = run / f"checkpoint-{info['step']}"
     partial = run / f".{folder.name}.partial"
 
-    main = dist.get_rank() == 0 if dist.is_initialized() else True
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    main = rank == 0
 
     def prepare() -> None:
         for left in run.glob(".checkpoint-*.partial") if main else ():
@@ -54,8 +56,8 @@ def save_shards(run: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> 
         # Of what every rank has, such as BatchNorm's statistics, rank 0's is kept, as by DistributedDataParallel.
         writer, planner = dcp.FileSystemWriter(partial), DefaultSavePlanner(dedup_save_to_lowest_rank=True)
         _quietly(dcp.save, tensors, storage_writer=writer, planner=planner)
-        own = f"__{dist.get_rank() if dist.is_initialized() else 0}_*"
-        return {path.name: _sha256(path) for pattern in (own, ".metadata") for path in partial.glob(pattern)}
+        own = [*partial.glob(f"__{rank}_*"), *([partial / ".metadata"] if main else [])]
+        return {path.name: _sha256(path) for path in own}
 
     def finish() -> None:
         if not main:
@@ -141,8 +143,9 @@ def _together(action: Callable[[], T], failure: str = "") -> list[T]:
         result = action()
     except SystemExit as error:
         reason = str(error)
-    except Exception as error:  # torch raises errors of many types
-        reason = f"{failure}: {' '.join(str(error).split())[:300]}"
+    except (Exception, CheckpointException) as error:  # torch raises errors of many types
+        cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+        reason = f"{failure}: {' '.join(str(cause).split())[:300]}"
     found = gather((result, reason))
     for _, why in found:
         if why is not None:
