@@ -18,6 +18,7 @@ from examples.system.sharded import fill, gather, save_shards, stored
 from examples.training.nan_guard import not_finite, refuse_not_finite
 from examples.training.ranks import Ranks
 
+MODEL = "model."  # prefix of the names of weights, buffers and counters
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
 
 
@@ -63,11 +64,13 @@ def restore(folder: Path, model: JEPA, optimizer: torch.optim.Optimizer) -> None
     fill(folder, tensors)
     if bad := _bad(tensors):
         raise unusable(folder, f"{bad[0]} is not finite")
+    # Weights and moments are filled in place. The counters of draws are no tensors of the model: they are set here.
+    model.load_state_dict({name.removeprefix(MODEL): x for name, x in tensors.items() if name.startswith(MODEL)})
 
 
 def _tensors(model: JEPA, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Weights, buffers and moments by name. They share memory with the model and the optimizer."""
-    tensors = {f"model.{name}": x for name, x in model.state_dict().items()}
+    """Weights, buffers, counters and moments by name; all but the counters share memory with where they are from."""
+    tensors = {f"{MODEL}{name}": x for name, x in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         tensors |= {f"moments.{name}.{key}": x for key, x in optimizer.state.get(parameter, {}).items()}
     return tensors
