@@ -12,9 +12,12 @@ from tests.distributed.test_distributed import launch
 from tests.helpers.paths import ROOT
 from tests.helpers.runs import TINY, logged, over
 
-pytestmark = pytest.mark.skipif(
-    torch.__version__.startswith("2.6."), reason="FSDP2 of torch 2.6 needs streams that record events, no CPU has them"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        torch.__version__.startswith("2.6."), reason="FSDP2 of torch 2.6 needs streams, no CPU has them"
+    ),
+]
 
 # Dies in the middle of a save, once the shards are written, or at a step.
 DYING = """
