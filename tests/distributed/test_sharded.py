@@ -15,7 +15,7 @@ from tests.helpers.runs import TINY, logged, over
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        torch.__version__.startswith("2.6."), reason="FSDP2 of torch 2.6 needs streams, no CPU has them"
+        torch.__version__.startswith("2.6."), reason="FSDP2 of torch 2.6 does not run on CPUs"
     ),
 ]
 
