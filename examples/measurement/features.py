@@ -22,6 +22,7 @@ from examples.recipe.sections import HEADLINE_K, AugmentConfig, Evaluation
 from examples.system.checkpoint import load_run, restore
 from examples.system.files import read_text, save_atomically, write_atomically
 from examples.system.machine import pick_device
+from examples.system.sharded import last_checkpoint
 from symplectic_jepa import PhaseSpaceTokenEncoder, evaluation, split_state
 from symplectic_jepa.theory import isotropy_report
 
@@ -33,7 +34,7 @@ Features = tuple[Tensor, Tensor]  # of the training and the test images
 
 def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
     """Evaluate a run's last checkpoint; write ``metrics.json`` and ``diagnostics.pt`` into its folder."""
-    recipe, path = run_recipe(run), run / "checkpoint.pt"
+    recipe, path = run_recipe(run), last_checkpoint(run)
     device = pick_device(recipe.train.device)
     state = load_run(path, device)
     data = load_data(recipe.data) if data is None else data

@@ -14,6 +14,7 @@ from examples.model.build import build_encoder
 from examples.recipe.schema import METHODS, Recipe, portable, to_yaml
 from examples.system.checkpoint import load_run, restore
 from examples.system.files import write_atomically
+from examples.system.sharded import last_checkpoint
 
 DATA = {
     "cifar100": "CIFAR-100 (Krizhevsky, 2009; its authors state no licence)",
@@ -34,7 +35,7 @@ def export(run: Path, to: Path) -> None:
     for key, wanted in {"backbone": "resnet18", "mode": "tokens"}.items():
         if (value := getattr(recipe.encoder, key)) != wanted:
             raise SystemExit(f"encoder.{key} must be {wanted} to export a run, got {value} in {run}")
-    path = run / "checkpoint.pt"
+    path = last_checkpoint(run)
     state = load_run(path, torch.device("cpu"))
     weights = {k.removeprefix("encoder."): w for k, w in state["model"].items() if str(k).startswith("encoder.")}
     encoder = build_encoder(recipe.encoder)

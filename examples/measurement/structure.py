@@ -20,6 +20,7 @@ from examples.measurement.features import encode, run_recipe
 from examples.model.build import build_model, explicit_euler
 from examples.system.checkpoint import load_run, restore
 from examples.system.files import save_atomically
+from examples.system.sharded import last_checkpoint
 from symplectic_jepa.evaluation import reversibility_error, symplecticity_defect
 from symplectic_jepa.hamiltonians import Hamiltonian
 from symplectic_jepa.predictors import Predictor
@@ -39,7 +40,7 @@ def measure_structure(run: Path, data: ImageData) -> dict[str, dict[str, float]]
         return {}
     device = torch.device("cpu")  # float64 is slow on some devices, and this is small
     model = build_model(recipe, data.train_images.shape[1:])
-    path = run / "checkpoint.pt"
+    path = last_checkpoint(run)
     restore(path, load_run(path, device), model)
     images = data.test_images
     few = images[:STATES] if isinstance(images, Tensor) else images.subset(torch.arange(min(STATES, len(images))))

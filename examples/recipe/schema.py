@@ -51,6 +51,7 @@ class Recipe(Section):
         weight, regularizer = self.regularizer_weight, self.regularizer
         method, other = f" for method={self.method}", f" for regularizer={regularizer}"
         kind = f" with hamiltonian={p.hamiltonian}"
+        whole = " with train.parallel=fsdp: no rank alone has the weights to evaluate"
         states, views = self.method != "sigreg", d.global_views + d.local_views
         halves = states or regularizer.startswith("ham_sigreg")
         mixes = f"{method}: anything else mixes the channels of q and p" if states else f"{other}: it needs the grid"
@@ -62,6 +63,7 @@ class Recipe(Section):
             (self.hamjepa.match == "qp", "hamjepa.p_weight", 0, " with hamjepa.match=qp, which already matches p"),
             (p.hamiltonian == "general", "predictor.integrator", "implicit_midpoint", f"{kind}: it does not split"),
             (p.hamiltonian != "separable", "predictor.learn_mass", False, f"{kind}, which has no learned mass"),
+            (self.train.parallel == "fsdp", "evaluation.every", None, whole),
             (True, "predictor.learn_dt", False, ": dt -> 0 minimises the prediction loss"),
         ):
             if applies and (value := attrgetter(key)(self)) != wanted:

@@ -208,6 +208,7 @@ class Optim(Section):
 
 class Train(Section):
     epochs: Count = 30
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # fsdp: the ranks share the weights and write sharded checkpoints
     precision: Literal["bf16", "fp32"] = "bf16"  # bf16: the encoder runs under autocast
     compile: Switch = False  # compile the model with torch.compile, as one graph
     cuda_graph: Switch = False  # record the whole step once and replay it; one GPU

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from examples.system.files import REMEDY, load_checkpoint
+from examples.system.sharded import read_info, read_shards
 
 LAYOUT = {"step": (int,), "seconds": (int, float), "recipe": (str,), "model": (dict,), "optimizer": (dict,)}
 
@@ -21,7 +22,7 @@ def load_run(path: Path, device: torch.device) -> dict[str, Any]:
     Raises:
         SystemExit: naming the file, if it is damaged, has another layout, or contains NaN or infinity.
     """
-    state = load_checkpoint(path, device)
+    state = _joined(path) if path.is_dir() else load_checkpoint(path, device)
     if not isinstance(state, dict):
         raise unusable(path, f"it must be a dictionary, got a {type(state).__name__}")
     for key, types in LAYOUT.items():
@@ -55,6 +56,13 @@ def restore(
             _check_moments(optimizer, state["step"])
     except Exception as error:  # torch raises errors of many types
         raise unusable(path, f"it does not fit this model: {' '.join(str(error).split())[:300]}") from error
+
+
+def _joined(folder: Path) -> dict[str, Any]:
+    """A folder of shards, read by one process for evaluation: the moments are left out."""
+    info, tensors = read_info(folder), read_shards(folder)
+    weights = {name.removeprefix("model."): x for name, x in tensors.items() if name.startswith("model.")}
+    return {**info, "model": weights, "optimizer": {}}
 
 
 def unusable(path: Path, why: str) -> SystemExit:

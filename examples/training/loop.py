@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from examples.images.augment import Augment
@@ -27,6 +28,7 @@ from examples.training.nan_guard import FiniteGuard
 from examples.training.ranks import Ranks
 from examples.training.run_folder import Log, open_run, save_run
 from examples.training.schedules import Schedules
+from examples.training.sharded import shard
 from examples.training.step_clock import StepClock
 from examples.training.stop import Stop
 
@@ -51,7 +53,7 @@ def _train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     images_hash = fingerprint(recipe.data, data)
     data = data.to(mine.device)
     torch.manual_seed(recipe.train.seed)
-    model = build_model(recipe, data.train_images.shape[1:]).to(mine.device)
+    model = prepared(build_model(recipe, data.train_images.shape[1:]).to(mine.device), recipe.train, mine)
     initial = predictor_weights(model)
     optimizer = build_optimizer(model, recipe.optim, recipe.predictor.lr)
     size = recipe.data.batch_size
@@ -94,10 +96,10 @@ def _train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
                 if stopped := stop.asked(together=logged):
                     break
             guard.check()
-            if mine.main and (stopped or schedules.due(step, recipe.train.checkpoint_every)):
+            if stopped or schedules.due(step, recipe.train.checkpoint_every):
                 log.sync()
                 spent = time.perf_counter() - began
-                save_run(out, recipe, model, optimizer, data=images_hash, step=step, seconds=spent)
+                save_run(out, recipe, model, optimizer, mine, data=images_hash, step=step, seconds=spent)
             if stopped:
                 raise stop.end(step, schedules.total, resumes=recipe.train.resume)
             track()
@@ -118,7 +120,8 @@ def make_step(
     model: JEPA, optimizer: torch.optim.Optimizer, mine: Ranks, *, clock: StepClock, settings: Train, **clipping: Any
 ) -> Callable[[Tensor], Step]:
     """``step(images)``, eager, compiled, recorded as a CUDA graph, or both."""
-    step_model = parallel(model, mine)
+    distributed = mine.size > 1 and settings.parallel == "ddp"
+    step_model = DistributedDataParallel(model) if distributed else model
     if settings.compile:
         step_model = torch.compile(step_model, fullgraph=mine.size == 1)  # DDP breaks the graph at its buckets
     elif not settings.cuda_graph:
@@ -164,27 +167,33 @@ def train_step(
     free = [p for group in others for p in group]
     if clip_all:
         clipped, free = clipped + free, []
-    norm = nn.utils.clip_grad_norm_(clipped, float("inf") if clip is None else clip)
+    norm = clip_norm(clipped, clip)
     if free:
-        norm = norm.hypot(nn.utils.clip_grad_norm_(free, float("inf")))
+        norm = norm.hypot(clip_norm(free, None))
     optimizer.step()
     if clock:
         clock.mark("optimizer")
     return loss.detach(), terms, norm
 
 
-def parallel(model: JEPA, mine: Ranks) -> nn.Module:
-    """The model, wrapped to average gradients over the ranks if there are several.
+def clip_norm(parameters: list[Tensor], most: float | None) -> Tensor:
+    """Clip the gradients to the norm ``most``; return the norm before, over the shards of all ranks."""
+    norm = nn.utils.clip_grad_norm_(parameters, float("inf") if most is None else most)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def prepared(model: JEPA, settings: Train, mine: Ranks) -> JEPA:
+    """The model, ready for several ranks if there are several: with synchronised BatchNorm, or sharded, or both.
 
     The objective already uses statistics of the global batch. BatchNorm does so on GPUs only: PyTorch's synchronised
     BatchNorm does not run on CPUs, where each rank normalises with its own share.
     """
-    if mine.size == 1:
-        return model
-    if mine.device.type == "cuda":
+    if mine.size > 1 and mine.device.type == "cuda":
         model.encoder = nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
         model.projector = nn.SyncBatchNorm.convert_sync_batchnorm(model.projector)
-    return DistributedDataParallel(model)
+    if mine.size > 1 and settings.parallel == "fsdp":
+        shard(model, mine)
+    return model
 
 
 def epoch_batches(labels: Tensor, size: int, *, seed: int, step: int) -> list[Tensor]:

@@ -23,7 +23,20 @@ def check_state(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -
     for name, parameter in model.named_parameters():
         moments = optimizer.state.get(parameter, {})
         tensors |= {f"optimizer's {key} of {name}": x for key, x in moments.items() if isinstance(x, Tensor)}
-    bad = [name for name, x in tensors.items() if not x.isfinite().all()]
+    refuse_not_finite(not_finite(tensors), step)
+
+
+def not_finite(tensors: dict[str, Tensor]) -> list[str]:
+    """Names of the tensors with NaN or infinity."""
+    return [name for name, x in tensors.items() if not x.isfinite().all()]
+
+
+def refuse_not_finite(bad: list[str], step: int) -> None:
+    """Stop if there are such tensors after ``step`` steps.
+
+    Raises:
+        NotFiniteError: naming the first of them.
+    """
     if bad:
         others = f" and {len(bad) - 1} other tensors" if bad[1:] else ""
         raise NotFiniteError(

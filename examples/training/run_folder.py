@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from examples.images.datasets import refuse_other_data
+from examples.model.build import JEPA
 from examples.recipe.schema import Recipe, read_recipe, to_yaml
 from examples.recipe.text import flat
 from examples.system.checkpoint import load_run, restore, unusable
 from examples.system.files import read_text, save_atomically, truncate_log, write_atomically, writing
+from examples.system.sharded import last_checkpoint, read_info
+from examples.training import sharded
 from examples.training.nan_guard import check_state
 from examples.training.ranks import Ranks
 
@@ -32,7 +35,7 @@ CURVES = "curves.jsonl"  # evaluations during training
 
 
 def open_run(
-    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks, *, data: str, total: int
+    recipe: Recipe, model: JEPA, optimizer: torch.optim.Optimizer, ranks: Ranks, *, data: str, total: int
 ) -> tuple[Path, int, float]:
     """Create the run's folder or restore its checkpoint; return the folder, the next step and the seconds spent so far.
 
@@ -44,18 +47,21 @@ def open_run(
             other images; if its checkpoint is unusable; or if it contains something else.
     """
     out = recipe.out
-    path = out / "checkpoint.pt"
+    path = last_checkpoint(out)
     step, seconds = 0, 0.0
-    if path.is_file():
+    if path.exists():
         if not recipe.train.resume:
             raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
-        state = load_run(path, ranks.device)
+        state = read_info(path, rank=ranks.rank, ranks=ranks.size) if path.is_dir() else load_run(path, ranks.device)
         if changed := differing_keys(state["recipe"], recipe, str(path)):
             raise SystemExit(f"{path} was made with another recipe; these keys differ: {', '.join(changed)}")
         refuse_other_data(state.get("data"), data, recipe.data, path)
         if state["step"] > total:
             raise unusable(path, f"its step must be at most {total}, got {state['step']}")
-        restore(path, state, model, optimizer)
+        if path.is_dir():
+            sharded.restore(path, model, optimizer)
+        else:
+            restore(path, state, model, optimizer)
         step, seconds = state["step"], state["seconds"]
     elif ranks.main:
         refuse_others(recipe)
@@ -90,28 +96,26 @@ def refuse_others(recipe: Recipe) -> None:
 def save_run(
     out: Path,
     recipe: Recipe,
-    model: nn.Module,
+    model: JEPA,
     optimizer: torch.optim.Optimizer,
+    ranks: Ranks,
     *,
     data: str,
     step: int,
     seconds: float,
 ) -> None:
-    """Write the checkpoint: tensors and primitives only.
+    """Write the checkpoint: tensors and primitives only. Rank 0 does so, or all ranks if they share the weights.
 
     Raises:
         NotFiniteError: if the state contains NaN or infinity. The last checkpoint is kept.
     """
-    check_state(model, optimizer, step)
-    state = {
-        "step": step,
-        "seconds": seconds,
-        "recipe": to_yaml(recipe),
-        "data": data,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    save_atomically(out / "checkpoint.pt", state)
+    state = {"step": step, "seconds": seconds, "recipe": to_yaml(recipe), "data": data}
+    if recipe.train.parallel == "fsdp":
+        sharded.save(out, model, optimizer, state)
+    elif ranks.main:
+        check_state(model, optimizer, step)
+        state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        save_atomically(out / "checkpoint.pt", state)
 
 
 def differing_keys(text: str, recipe: Recipe, where: str) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 
 from symplectic_jepa import EnergyBudget
 from symplectic_jepa.distributed import Ranks
-from tests.distributed import alone_case, group_cases, unit_case
+from tests.distributed import alone_case, group_cases
 from tests.distributed.ddp_cases import CASES, SHARDS, Model, data, run
 from tests.helpers.paths import ROOT
 
@@ -89,32 +89,6 @@ def test_a_whole_objective_needs_one_collective_each_way(results, world):
 @pytest.mark.parametrize("world", WORLDS)
 def test_an_objective_of_the_local_batch_needs_none(results, world):
     assert [rank["collectives", "local"]["calls"].item() for rank in results[world]] == [0] * world
-
-
-@pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="FSDP2 of torch 2.6 needs streams that record events")
-def test_an_encoder_sharded_by_fsdp2_has_the_same_gradients(tmp_path):
-    expected = run("hamjepa_q", torch.float64, rank=0, world=1)
-    for got in launch("fsdp_case.py", 2, tmp_path):
-        assert got["share"] < 0.8  # it is sharded
-        for key, value in expected.items():
-            assert relative_error(got[key], value) < 1e-10, key
-
-
-@pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="FSDP2 of torch 2.6 needs streams that record events")
-def test_a_unit_of_fsdp2_inside_the_predictor_is_refused_by_name(tmp_path):
-    (got,) = launch("unit_case.py", 1, tmp_path)
-    for name, (_, _, parameter) in unit_case.UNITS.items():
-        for whole in (False, True):
-            assert got[name, whole].startswith(f"{parameter} must be gathered before the predictor runs")
-    assert got["layer", None].startswith("hidden.1 must be an nn.Linear without hooks")
-    assert "fully_shard on the whole model" in got["layer", None]
-    for make in (unit_case.separable, unit_case.user, unit_case.residual):
-        expected = unit_case.run(unit_case.build(make))
-        for way in ("root", "registered"):
-            found = got.get((make.__name__, way), expected)
-            assert found.keys() == expected.keys()
-            for key, value in expected.items():
-                torch.testing.assert_close(found[key], value, msg=f"{make.__name__}, {way}, {key}")
 
 
 def test_one_rank_evaluates_alone_in_eval_mode_and_does_not_wait(tmp_path):

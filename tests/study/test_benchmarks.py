@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import symplectic_jepa as sj
-from benchmarks import cpu, gpu, measure, scaling, textbook
+from benchmarks import cpu, gpu, measure, ranks, scaling, textbook
 from benchmarks.workloads import Target, collapsed_states, first_projections
 
 CPU = torch.device("cpu")
@@ -136,3 +136,15 @@ def test_the_figure_of_growing_cost_is_drawn(tmp_path, monkeypatch, capfd):
     scaling.main()
     assert set(json.loads((tmp_path / "scaling.json").read_text())["curves"]) == {"B", "d", "M", "S"}
     assert figure.stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_share_of_the_objective_on_several_ranks(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["ranks", "--smoke", "--out", str(tmp_path)])
+    ranks.main()
+    rows = json.loads((tmp_path / "ranks.json").read_text())["rows"]
+    assert [(row["method"], row["ranks"]) for row in rows] == [(m, w) for m in ranks.METHODS for w in (1, 2)]
+    for row in rows:
+        assert 0 < row["objective_share"] < 1
+        assert (row["bytes"] > 0) == (row["collective_share"] > 0) == (row["ranks"] > 1)
+    assert (tmp_path / "ranks.md").read_text().count("| hamjepa |") == 2

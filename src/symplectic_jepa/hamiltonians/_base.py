@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
+from symplectic_jepa._sharding import Gathering
 from symplectic_jepa.hamiltonians._autograd import energy_gradient
 from symplectic_jepa.pretrained import Pretrained
 
 
-class Hamiltonian(Pretrained, nn.Module, ABC):
+class Hamiltonian(Gathering, Pretrained, nn.Module, ABC):
     """An energy ``H(q, p)``; subclasses implement ``forward``, and `gradient` if they have a closed form.
 
     The explicit integrators accept only subclasses of `AbstractSeparable`; all others are integrated by
@@ -21,6 +23,10 @@ class Hamiltonian(Pretrained, nn.Module, ABC):
             def forward(self, q, p):
                 return 0.5 * (p - 0.3 * q.flip(-1)).square().sum(-1)
     """
+
+    _gathers: ClassVar[tuple[str, ...]] = (
+        "gradient", "potential", "force", "kinetic", "velocity", "decay_rate", "input_force",
+    )  # fmt: skip
 
     @property
     def takes_control(self) -> bool:

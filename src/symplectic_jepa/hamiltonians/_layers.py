@@ -59,5 +59,6 @@ def _refusal(name: str, found: str) -> TypeError:
         f"{name} must be an nn.Linear without hooks, because the force is computed from its weight, and forward is not "
         f"called; got {found}. Merge what it adds into the weight (LoRA: merge_and_unload, pruning: prune.remove, "
         "torch.nn.utils.weight_norm: torch.nn.utils.parametrizations.weight_norm), or write the potential as a module "
-        "of your own for PotentialHamiltonian, which calls it. With FSDP2, call fully_shard on the whole model"
+        "of your own for PotentialHamiltonian, which calls it. With FSDP2, call fully_shard on the model, "
+        "the predictor or the whole Hamiltonian"
     )

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from symplectic_jepa._derivatives import transforming
 from symplectic_jepa._precision import autocast_off
+from symplectic_jepa._sharding import sharded
 from symplectic_jepa.hamiltonians import AbstractSeparable
 from symplectic_jepa.hamiltonians._autograd import unknown_leaf
 
@@ -78,6 +79,11 @@ def reversible_roll_out(updates: Updates, q: Tensor, p: Tensor, dt: float | Tens
         for name, x in values.items()
         if isinstance(x, Tensor)
     ]
+    if any(sharded(slot.tensor) for slot in slots):
+        raise TypeError(
+            "gradient='reversible' needs the Hamiltonian's weights during the whole rollout, got a sharded one: call "
+            "fully_shard on the predictor, not on the Hamiltonian, or use gradient='stored'"
+        )
     held = [slot.tensor for slot in slots] + ([dt] if isinstance(dt, Tensor) else [])
     unique = {id(x): x for x in held}.values()  # a shared tensor gets its gradient once
     if not (torch.is_grad_enabled() and any(x.requires_grad for x in (q, p, *unique))):

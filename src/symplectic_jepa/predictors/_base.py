@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
+from symplectic_jepa._sharding import Gathering
 from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.state import join_state, split_state
 
@@ -17,7 +18,7 @@ Direction = int | Sequence[int]
 """1, −1, or a sequence of these with one entry per index of the first dimension."""
 
 
-class Predictor(Pretrained, nn.Module, ABC):
+class Predictor(Gathering, Pretrained, nn.Module, ABC):
     """A map ``ẑ = Φ_±(z)`` from one view's state to the other's; subclasses implement `flow` [paper, eq. 28].
 
     Any map works; it needs no step size. If it handles only one direction per call, it can pass others to
@@ -40,6 +41,8 @@ class Predictor(Pretrained, nn.Module, ABC):
         >>> loss.shape
         torch.Size([])
     """
+
+    _gathers: ClassVar[tuple[str, ...]] = ("flow", "energy")
 
     if TYPE_CHECKING:
         __call__: Callable[..., Tensor]

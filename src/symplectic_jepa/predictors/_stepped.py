@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import at_full_precision
+from symplectic_jepa._sharding import scattered
 from symplectic_jepa.predictors._base import Direction, Predictor, check_direction
 
 
@@ -107,13 +108,11 @@ class SteppedPredictor(Predictor):
             raise ValueError("predictor must have a fixed dt, got learn_dt=True: dt -> 0 minimises the matching loss")
 
     def _check_gathered(self) -> None:
-        for name, x in self.named_parameters():
-            if hasattr(type(x), "full_tensor"):  # a DTensor; its class is not imported, as not every torch build has it
-                raise TypeError(
-                    f"{name} must be gathered before the predictor runs, got a {type(x).__name__}: call fully_shard on "
-                    "the model or the objective, not on a part of the predictor; or on the predictor, with "
-                    "torch.distributed.fsdp.register_fsdp_forward_method(predictor, 'flow')"
-                )
+        if (found := scattered(self)) is not None:
+            raise TypeError(
+                f"{found[0]} must be gathered before the predictor runs, got a {type(found[1]).__name__}: call "
+                "fully_shard on the model, the objective, the predictor or its Hamiltonian, not on a smaller part"
+            )
 
     def _signed_dt(self, signs: int | tuple[int, ...], like: Tensor) -> float | Tensor:
         dt = self.dt
