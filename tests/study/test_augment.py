@@ -212,6 +212,18 @@ def test_same_seed_same_batch_and_the_global_generator_rests():
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("count", [5, 32])
+def test_a_share_of_a_batch_has_the_views_of_the_whole_batch(count):
+    augment, images = Augment(AugmentConfig(), MEAN, STD), bytes_like(0, count)
+    whole = augment(images, rng(5))
+    for ranks in (2, 4):
+        shares = images.tensor_split(ranks)
+        parts = [augment(x, rng(5), count=count, rank=i, ranks=ranks) for i, x in enumerate(shares)]
+        torch.testing.assert_close(torch.cat(parts), whole, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match=rf"images must be the {count - count // 2} of rank 0 of 2, got {count}"):
+        augment(images, rng(5), count=count, ranks=2)
+
+
 def test_identity_config_only_normalises():
     images = bytes_like(0, 16)
     plain = (images / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
