@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import os
 from pathlib import Path
 
 from examples.paper.cells import CELL
@@ -20,6 +19,7 @@ from examples.paper.reproduce import reproduce, roots
 from examples.recipe.schema import refuse_file
 from examples.recipe.text import path
 from examples.system.interrupt import ending_on_ctrl_c
+from examples.system.launcher import refuse_several
 
 
 @ending_on_ctrl_c("finished cells and checkpoints are kept; repeat the command to go on")
@@ -35,8 +35,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the cells and whether they are finished")
     parser.add_argument("--report", action="store_true", help="only write the report")
     arguments = parser.parse_intermixed_args()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SystemExit("examples.reproduce runs in one process; to use several, run torchrun -m examples.train")
+    refuse_several("examples.reproduce")
     out = arguments.out or Path("runs/reproduce") / arguments.scale
     to = arguments.to or out
     patterns, every = arguments.only or ["*"], SCALES[arguments.scale]()

@@ -1,6 +1,7 @@
 """Pretrain an encoder from a recipe, then evaluate it: ``python -m examples.train cifar100 method=sigreg``.
 
-Several processes share the recipe's batch: ``torchrun --nproc-per-node 2 -m examples.train cifar100``.
+Several processes share the recipe's batch: ``torchrun --nproc-per-node 2 -m examples.train cifar100``, or Slurm's
+``srun --ntasks 2 python -m examples.train cifar100``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     with ExitStack() as stack:
-        with ranks(recipe.train.device) as mine:
+        with ranks(recipe.train.device, timeout=recipe.train.timeout) as mine:
             if mine.main:
                 stack.enter_context(locked(recipe.out))  # before the data are read, and until the figure is written
             out = train(recipe, load_data(recipe.data), mine)

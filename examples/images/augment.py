@@ -109,28 +109,25 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     return torch.stack([low + chroma * t.clamp(0, 1) for t in trapezoids], 1)
 
 
-def color_jitter(images: Tensor, factors: Tensor, keys: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue by ``factors (4, B)``, in an order drawn by ``keys (4, B)``.
+def color_jitter(images: Tensor, factors: Tensor, keys: Tensor, place: Tensor) -> Tensor:
+    """Brightness, contrast, saturation and hue by ``factors (4, B)``; ``keys (3, B)`` sort the first three.
 
-    The first three share one formula, so each image sorts them by its keys. An arbitrary position for hue would need
-    dynamic shapes; instead, the last key deals the images into four groups of fixed size, with hue first, second, third
-    or last. All 24 orders are equally likely (almost, if 4 does not divide the batch).
+    Hue comes after ``place (B,)`` of them, from 0 to 3. They share one formula; those after hue wait with a factor of 1
+    before it, which changes nothing, and the reverse.
     """
-    order = keys[:3].argsort(0)
+    order = keys.argsort(0)
     factor = factors.gather(0, order)
-    result = torch.empty_like(images)
-    for hue_stage, group in enumerate(keys[3].argsort().tensor_split(4)):
-        x = images[group]
-        for stage in range(4):
-            if stage == hue_stage:
-                x = adjust_hue(x, factors[3, group])
-            if stage < 3:
-                op, grey = order[stage, group, None, None, None], _luma(x)
-                # Brightness (0) blends with black, contrast (1) with the mean grey, saturation (2) with grey.
-                goal = grey.lerp(grey.mean((2, 3), keepdim=True), (op == 1).float()) * (op > 0)
-                x = _blend(goal, x, factor[stage, group])
-        result[group] = x
-    return result
+    turn = torch.arange(3, device=images.device)[:, None]
+
+    def blends(x: Tensor, mine: Tensor) -> Tensor:
+        for op, strength in zip(order[..., None, None, None], factor.where(mine, 1), strict=True):
+            grey = _luma(x)
+            # Brightness (0) blends with black, contrast (1) with the mean grey, saturation (2) with grey.
+            goal = grey.lerp(grey.mean((2, 3), keepdim=True), (op == 1).float()) * (op > 0)
+            x = _blend(goal, x, strength)
+        return x
+
+    return blends(adjust_hue(blends(images, turn < place), factors[3]), turn >= place)
 
 
 def to_grayscale(images: Tensor, apply: Tensor) -> Tensor:
@@ -149,6 +146,19 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return torch.stack([(c - m) / s for c, m, s in zip(x.unbind(1), mean, std, strict=True)], 1)
 
 
+def draw(count: int, generator: torch.Generator) -> Tensor:
+    """Uniforms ``(DRAWS, count)`` for a batch, except that the last of the jitter's order is the place of hue.
+
+    The places are dealt to four groups of fixed size, so that all 24 orders are equally likely (almost, if 4 does not
+    divide the batch).
+    """
+    noise = torch.rand(DRAWS, count, generator=generator, device=generator.device)
+    key = noise[BOX_DRAWS + 7]
+    for place, group in enumerate(key.argsort().tensor_split(4)):
+        key[group] = place
+    return noise
+
+
 class Augment:
     """uint8 ``(B, 3, H, W)`` to normalised float32 ``(B, 3, size, size)``, with separate draws for every image."""
 
@@ -157,16 +167,31 @@ class Augment:
         if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
             raise ValueError(f"mean and std must be three numbers each, with std above 0, got {mean!r} and {std!r}")
 
-    def __call__(self, images: Tensor, generator: torch.Generator, sizes: Tensor | None = None) -> Tensor:
-        """Views of images on the generator's device; ``sizes`` ``(B, 2)``: heights and widths of padded images."""
+    def __call__(
+        self,
+        images: Tensor,
+        generator: torch.Generator,
+        sizes: Tensor | None = None,
+        *,
+        count: int | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> Tensor:
+        """Views of images on the generator's device; ``sizes`` ``(B, 2)``: heights and widths of padded images.
+
+        The images may be one rank's share (``tensor_split``) of a batch of ``count``. Draws are made for the whole
+        batch, so an image's view does not depend on the number of ranks.
+        """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
-        noise = torch.rand(DRAWS, len(images), generator=generator, device=images.device)
+        noise = draw(len(images) if count is None else count, generator).tensor_split(ranks, 1)[rank]
+        if noise.shape[1] != len(images):
+            raise ValueError(f"images must be the {noise.shape[1]} of rank {rank} of {ranks}, got {len(images)}")
         with torch.autocast(images.device.type, enabled=False):  # bfloat16 would round pixels
             return self.apply(images, noise, sizes)
 
     def apply(self, images: Tensor, noise: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """The same from given uniforms ``(DRAWS, B)``: a pure function that compiles to one graph."""
+        """The same from given draws ``(DRAWS, B)``: a pure function that compiles to one graph."""
         c = self.config
         boxes, factors, order, (flip, jitter, grey, blur, sigma, solar) = noise.split((BOX_DRAWS, 4, 4, 6))
         x, (height, width) = images.float() / 255, images.shape[2:] if sizes is None else sizes.float().unbind(1)
@@ -174,7 +199,7 @@ class Augment:
         if c.jitter_prob > 0 and any(c.jitter):
             spread = (2 * factors - 1) * (jitter < c.jitter_prob)
             centred = [m + s * u for m, s, u in zip((1, 1, 1, 0), c.jitter, spread, strict=True)]
-            x = color_jitter(x, torch.stack(centred), order)
+            x = color_jitter(x, torch.stack(centred), order[:3], order[3])
         if c.grayscale_prob > 0:
             x = to_grayscale(x, grey < c.grayscale_prob)
         if c.blur_prob > 0:

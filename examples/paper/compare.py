@@ -12,6 +12,7 @@ from examples.measurement.figures import diagnostics, summary_figure
 from examples.recipe.schema import METHODS, Recipe, check_runs, compose, refuse_taken
 from examples.recipe.text import assignments
 from examples.system.files import write_atomically
+from examples.system.launcher import refuse_several
 from examples.system.lock import locked
 from examples.training.loop import train
 from examples.training.ranks import ranks
@@ -19,6 +20,7 @@ from examples.training.ranks import ranks
 
 def compare(recipe_name: str, overrides: list[str], out: Path) -> str:
     """Run the comparison and return its table."""
+    refuse_several("a comparison")
     shared = assignments(overrides)
     refuse_taken(shared, dict.fromkeys(("method", "train.out", "train.resume"), "the comparison"))
     recipes = []

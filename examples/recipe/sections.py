@@ -216,6 +216,8 @@ class Train(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     log_every: Count = 10  # steps
     checkpoint_every: Count = 1  # epochs; the last epoch is always saved
+    checkpoint_steps: Count | None = None  # steps between further checkpoints; default: none
+    timeout: Annotated[float, Field(gt=0, le=10**7)] = 600.0  # seconds that a collective of several ranks may take
     out: File | None = None  # default: runs/NAME-METHOD-sSEED
     resume: Switch = False
 

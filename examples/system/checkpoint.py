@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from examples.system.sharded import read_info, read_shards
 LAYOUT = {"step": (int,), "seconds": (int, float), "recipe": (str,), "model": (dict,), "optimizer": (dict,)}
 
 
-def load_run(path: Path, device: torch.device) -> dict[str, Any]:
+def load_run(path: Path, device: torch.device, read: Callable[[Path], bytes] = Path.read_bytes) -> dict[str, Any]:
     """Read a run's checkpoint, with at least the keys of ``LAYOUT``.
 
     Raises:
         SystemExit: naming the file, if it is damaged, has another layout, or contains NaN or infinity.
     """
-    state = _joined(path) if path.is_dir() else load_checkpoint(path, device)
+    state = _joined(path) if path.is_dir() else load_checkpoint(path, device, read)
     if not isinstance(state, dict):
         raise unusable(path, f"it must be a dictionary, got a {type(state).__name__}")
     for key, types in LAYOUT.items():

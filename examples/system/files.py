@@ -8,7 +8,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -81,14 +81,16 @@ def writing(path: Path) -> Iterator[None]:
         raise SystemExit(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, device: torch.device, read: Callable[[Path], bytes] = Path.read_bytes
+) -> dict[str, Any]:
     """Read a checkpoint without executing code from it. One without a hash, from an older version, is not verified.
 
     Raises:
         SystemExit: if the file is not a checkpoint, or is damaged.
     """
     try:
-        content = path.read_bytes()
+        content = read(path)
         tail = len(_seal(b""))
         body, seal = content[:-tail], content[-tail:]
         if seal.startswith(MARK) and seal != _seal(body):

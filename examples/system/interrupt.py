@@ -19,6 +19,6 @@ def ending_on_ctrl_c(advice: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if os.environ.get("RANK", "0") == "0":
+        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
             print(f"\nended by Ctrl-C: {advice}", file=sys.stderr, flush=True)
         raise SystemExit(128 + signal.SIGINT) from None

@@ -26,7 +26,7 @@ from examples.system.lock import locked
 from examples.training.cuda_graph import CapturedStep
 from examples.training.nan_guard import FiniteGuard
 from examples.training.ranks import Ranks
-from examples.training.run_folder import Log, open_run, save_run
+from examples.training.run_folder import Log, open_run, refuse_disagreement, save_run
 from examples.training.schedules import Schedules
 from examples.training.sharded import shard
 from examples.training.step_clock import StepClock
@@ -44,64 +44,65 @@ def train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
         StoppedError: after SIGTERM, SIGUSR1 or SIGINT, once the step is finished and saved.
         NotFiniteError: if a value of the training is not finite.
     """
+    images_hash = fingerprint(recipe.data, data)
+    refuse_disagreement(recipe, mine, data=images_hash)
     check_data(recipe, data, mine.size)
     with locked(recipe.out) if mine.main else nullcontext():
-        return _train(recipe, data, mine)
+        return _train(recipe, data.to(mine.device), mine, images_hash)
 
 
-def _train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
-    images_hash = fingerprint(recipe.data, data)
-    data = data.to(mine.device)
+def _train(recipe: Recipe, data: ImageData, mine: Ranks, images_hash: str) -> Path:
     torch.manual_seed(recipe.train.seed)
     model = prepared(build_model(recipe, data.train_images.shape[1:]).to(mine.device), recipe.train, mine)
     initial = predictor_weights(model)
     optimizer = build_optimizer(model, recipe.optim, recipe.predictor.lr)
     size = recipe.data.batch_size
-    steps_per_epoch = len(data.train_images) // size
-    schedules = Schedules(recipe.optim, recipe.predictor, epochs=recipe.train.epochs, steps_per_epoch=steps_per_epoch)
+    per_epoch = len(data.train_images) // size
+    schedules = Schedules(recipe.optim, recipe.predictor, epochs=recipe.train.epochs, steps_per_epoch=per_epoch)
     out, step, spent = open_run(recipe, model, optimizer, mine, data=images_hash, total=schedules.total)
     began = time.perf_counter() - spent
     views = make_views(make_crops(recipe.augment, recipe.data, recipe.local_scale, data), recipe.train.seed, mine)
     clock = StepClock(mine.device)
     run_step = make_step(model, optimizer, mine, clock=clock, settings=recipe.train, **clipping(recipe))
     guard = FiniteGuard(mine.device)
-    every = recipe.evaluation.every
 
     def track() -> None:
         """Evaluate, after the checkpoint so that no failure here loses it. A resumed run does it again."""
-        if mine.main and every and schedules.due(step, every):
-            log.write_curves(step, step // steps_per_epoch, progress(model, data, initial))
+        if recipe.evaluation.every and schedules.due(step, recipe.evaluation.every):
+            guard.check()
+            if mine.main:
+                log.write_curves(step, step // per_epoch, progress(model, data, initial))
+            mine.wait()
 
     with Log(out, mine, total=schedules.total, step=step) as log, Stop(mine) as stop:
         track()
         while step < schedules.total:
-            whole = epoch_batches(data.train_labels, size, seed=recipe.train.seed, step=step)
-            shares = [batch.tensor_split(mine.size)[mine.rank] for batch in whole]
+            left = epoch_batches(data.train_labels, size, seed=recipe.train.seed, step=step)
+            shares = [batch.tensor_split(mine.size)[mine.rank] for batch in left]
             reader = batches(data.train_images, shares)
             for _ in shares:
                 logged = step % recipe.train.log_every == 0 or step + 1 == schedules.total
                 if logged:
                     clock.start()
                 schedules.apply(step, optimizer, model.objective)
-                images = views(*next(reader), step)
+                images = views(*next(reader), step, size)
                 clock.mark("data")
                 loss, terms, norm = run_step(images)
                 guard.watch(step, {**terms, "loss": loss, "gradient norm": norm})
                 if logged:
                     guard.check()
                     record = {"loss": loss, **terms, "grad_norm": norm, "lr": optimizer.param_groups[0]["lr"]}
-                    log.write(step, step / steps_per_epoch, record, seconds=clock.stop(), images=size)
+                    log.write(step, step / per_epoch, record, seconds=clock.stop(), images=size)
                 step += 1
                 log.bar.update()
-                if stopped := stop.asked(together=logged):
-                    break
-            guard.check()
-            if stopped or schedules.due(step, recipe.train.checkpoint_every):
-                log.sync()
-                spent = time.perf_counter() - began
-                save_run(out, recipe, model, optimizer, mine, data=images_hash, step=step, seconds=spent)
-            if stopped:
-                raise stop.end(step, schedules.total, resumes=recipe.train.resume)
+                stopped = stop.asked(together=logged)
+                if stopped or schedules.due(step, recipe.train.checkpoint_every, recipe.train.checkpoint_steps):
+                    guard.check()
+                    log.sync()
+                    seconds = time.perf_counter() - began
+                    save_run(out, recipe, model, optimizer, mine, data=images_hash, step=step, seconds=seconds)
+                if stopped:
+                    raise stop.end(step, schedules.total, resumes=recipe.train.resume)
             track()
     return out
 
@@ -212,13 +213,17 @@ def make_crops(augment: AugmentConfig, views: Data, local_scale: tuple[float, fl
     return [Augment(config, data.mean, data.std) for config in configs]
 
 
-def make_views(crops: Sequence[Augment], seed: int, mine: Ranks) -> Callable[[Tensor, Tensor | None, int], Tensor]:
-    """Return ``views(images, sizes, step)`` → ``(V, B, 3, H, W)``, random by (seed, step, rank)."""
+def make_views(crops: Sequence[Augment], seed: int, mine: Ranks) -> Callable[..., Tensor]:
+    """Return ``views(images, sizes, step, count)`` → ``(V, B, 3, H, W)``, random by (seed, step).
+
+    ``images`` are this rank's share of a batch of ``count``, by default the whole batch.
+    """
     generator = torch.Generator(mine.device)
 
-    def views(images: Tensor, sizes: Tensor | None, step: int) -> Tensor:
-        # Modulo the range of a generator's seeds, which seeds above four million would leave.
-        generator.manual_seed(((seed * 1_000_000_007 + step) * 4096 + mine.rank) % 2**64)
-        return torch.stack([crop(images, generator, sizes) for crop in crops])
+    def views(images: Tensor, sizes: Tensor | None, step: int, count: int | None = None) -> Tensor:
+        # The factor only keeps the views of older runs. Seeds above four million would leave a generator's range.
+        generator.manual_seed((seed * 1_000_000_007 + step) * 4096 % 2**64)
+        share = {"count": count, "rank": mine.rank, "ranks": 1 if count is None else mine.size}
+        return torch.stack([crop(images, generator, sizes, **share) for crop in crops])
 
     return views

@@ -24,10 +24,11 @@ from examples.training import sharded
 from examples.training.nan_guard import check_state
 from examples.training.ranks import Ranks
 
+MACHINES = ("train.out", "data.root", "data.cache", "data.cache_gib", "data.workers")  # may differ between ranks
 # Keys that do not change what is learned. The number of ranks is not part of a recipe.
 FREE = (
-    "train.resume", "train.out", "train.device", "train.log_every", "train.checkpoint_every", "train.compile",
-    "train.cuda_graph", "data.root", "data.cache", "data.cache_gib", "data.workers",
+    *MACHINES, "train.resume", "train.device", "train.log_every", "train.checkpoint_every", "train.checkpoint_steps",
+    "train.timeout", "train.compile", "train.cuda_graph",
 )  # fmt: skip
 
 METRICS = "metrics.jsonl"  # losses and terms of single steps
@@ -39,6 +40,8 @@ def open_run(
 ) -> tuple[Path, int, float]:
     """Create the run's folder or restore its checkpoint; return the folder, the next step and the seconds spent so far.
 
+    With several ranks, all restore the checkpoint of rank 0, whose folder alone is used.
+
     ``data`` is the images' fingerprint, ``total`` the schedule's number of steps. Evaluation
     settings and this machine's paths may change when a run is resumed.
 
@@ -49,16 +52,18 @@ def open_run(
     out = recipe.out
     path = last_checkpoint(out)
     step, seconds = 0, 0.0
-    if path.exists():
+    if name := ranks.from_main(path.name if path.exists() else None):
         if not recipe.train.resume:
             raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
-        state = read_info(path, rank=ranks.rank, ranks=ranks.size) if path.is_dir() else load_run(path, ranks.device)
+        path = out / name
+        sharding = not name.endswith(".pt")
+        state = read_info(path, rank=ranks.rank, ranks=ranks.size) if sharding else load_run(path, ranks.device, ranks.read)
         if changed := differing_keys(state["recipe"], recipe, str(path)):
             raise SystemExit(f"{path} was made with another recipe; these keys differ: {', '.join(changed)}")
         refuse_other_data(state.get("data"), data, recipe.data, path)
         if state["step"] > total:
             raise unusable(path, f"its step must be at most {total}, got {state['step']}")
-        if path.is_dir():
+        if sharding:
             sharded.restore(path, model, optimizer)
         else:
             restore(path, state, model, optimizer)
@@ -70,6 +75,16 @@ def open_run(
         truncate_log(out / METRICS, step)
         truncate_log(out / CURVES, step)  # what belongs to the checkpoint itself is measured again
     return out, step, seconds
+
+
+def refuse_disagreement(recipe: Recipe, ranks: Ranks, *, data: str) -> None:
+    """Refuse ranks with different settings or images, as on machines that do not share a disk.
+
+    Raises:
+        SystemExit: naming the key and the rank.
+    """
+    settings = {key: value for key, value in flat(recipe.model_dump()).items() if key not in MACHINES}
+    ranks.agree({**settings, f"images in {recipe.data.root} (SHA-256)": data})
 
 
 def refuse_others(recipe: Recipe) -> None:

@@ -17,9 +17,10 @@ class Schedules:
         self.optim, self.predictor = optim, predictor
         self.steps_per_epoch, self.total = steps_per_epoch, epochs * steps_per_epoch
 
-    def due(self, step: int, every: int) -> bool:
-        """Whether ``step`` steps end the run, or a number of epochs that ``every`` divides."""
-        return step == self.total or (step > 0 and step % (every * self.steps_per_epoch) == 0)
+    def due(self, step: int, every: int, steps: int | None = None) -> bool:
+        """Whether ``step`` steps end the run, are a multiple of ``every`` epochs, or a multiple of ``steps``."""
+        periods = [every * self.steps_per_epoch, *([steps] if steps else [])]
+        return step == self.total or (step > 0 and any(step % period == 0 for period in periods))
 
     def lr_factor(self, step: int) -> float:
         """Linear warm-up, then cosine decay, updated every step; ``step`` counts from 0."""

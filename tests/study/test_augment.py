@@ -107,13 +107,12 @@ def test_gaussian_blur_equals_torchvision(seed, height, width, kernel):
 def test_jitter_equals_torchvision_in_all_24_orders():
     images, factors = pictures(0, 24), torch.stack([*uniform(0, 0.5, 1.5, 3, 24), uniform(9, -0.1, 0.1, 24)])
     orders = [(*o[:place], 3, *o[place:]) for place in range(4) for o in permutations(range(3))]
-    keys = torch.empty(4, 24)
+    keys, place = torch.empty(3, 24), torch.arange(24) // 6  # the first six have hue first, the next six second, ...
     for i, order in enumerate(orders):
         for rank, op in enumerate(o for o in order if o < 3):
             keys[op, i] = rank
-        keys[3, i] = i  # the first six have hue first, the next six second, ...
     shuffle = torch.randperm(24, generator=rng(1))
-    result = A.color_jitter(images[shuffle], factors[:, shuffle], keys[:, shuffle])[shuffle.argsort()]
+    result = A.color_jitter(images[shuffle], factors[:, shuffle], keys[:, shuffle], place[shuffle])[shuffle.argsort()]
 
     ops = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
     for i, order in enumerate(orders):
@@ -211,6 +210,18 @@ def test_same_seed_same_batch_and_the_global_generator_rests():
     assert torch.equal(augment(images, rng(5)), augment(images, rng(5)))
     assert not torch.equal(augment(images, rng(5)), augment(images, rng(6)))
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("count", [5, 32])
+def test_a_share_of_a_batch_has_the_views_of_the_whole_batch(count):
+    augment, images = Augment(AugmentConfig(), MEAN, STD), bytes_like(0, count)
+    whole = augment(images, rng(5))
+    for ranks in (2, 4):
+        shares = images.tensor_split(ranks)
+        parts = [augment(x, rng(5), count=count, rank=i, ranks=ranks) for i, x in enumerate(shares)]
+        torch.testing.assert_close(torch.cat(parts), whole, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match=rf"images must be the {count - count // 2} of rank 0 of 2, got {count}"):
+        augment(images, rng(5), count=count, ranks=2)
 
 
 def test_identity_config_only_normalises():

@@ -174,7 +174,8 @@ def test_a_data_set_may_be_elsewhere(tmp_path, monkeypatch):
             study.roots([wrong])
     with pytest.raises(SystemExit, match=r"data\.root .*there'"):
         reproduce([Cell("t", "hamjepa", 42, "imagenet100")], tmp_path, roots={"imagenet100": str(tmp_path / "there")})
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for key, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(key, value)
     monkeypatch.setattr(sys, "argv", ["reproduce", "textures"])
     with pytest.raises(SystemExit, match="runs in one process"):
         command.main()

@@ -41,6 +41,15 @@ def test_a_run_stopped_in_the_middle_and_resumed_equals_an_uninterrupted_one(met
     assert_same_run(whole, parts)
 
 
+def test_checkpoints_between_epochs_are_resumed_in_the_middle_of_one(tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny(whole))
+    train_until(tiny(parts, "train.checkpoint_steps=2"), 5, monkeypatch)
+    assert torch.load(parts / "checkpoint.pt", weights_only=True)["step"] == 4  # an epoch has 3 steps
+    train(tiny(parts, "train.resume=true", "train.checkpoint_steps=5"))
+    assert_same_run(whole, parts)
+
+
 def test_evaluations_during_the_training_change_nothing_and_are_resumed(tmp_path, monkeypatch):
     plain, watched, parts = tmp_path / "plain", tmp_path / "watched", tmp_path / "parts"
     train(tiny(plain))
