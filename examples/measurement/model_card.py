@@ -67,7 +67,7 @@ encoder = sj.PhaseSpaceTokenEncoder.from_pretrained("{name}")  # eval mode
 q, p = sj.split_state(encoder(images))  # (B, 3, {size}, {size}), standardised with the data set's mean and deviation
 ```
 
-- Data: {DATA[d.name]}, {metrics["classes"]} classes.
+- Data: {DATA.get(d.name, f"`data.name={d.name}`")}, {metrics["classes"]} classes.
 - Training: {recipe.train.epochs} epochs, {metrics["steps"]} steps of {d.batch_size} pairs, seed {recipe.train.seed};
   all settings are in [recipe.yaml](recipe.yaml).
 - Evaluation on the {metrics["evaluated_on"]} images: {metrics["protocol"]}.

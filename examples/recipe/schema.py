@@ -42,7 +42,7 @@ class Recipe(Section):
     @property
     def out(self) -> Path:
         """The run's folder."""
-        return Path(self.train.out or f"runs/{self.data.name}-{self.method}-s{self.train.seed}")
+        return Path(self.train.out or f"runs/{self.data.name.rpartition(':')[2]}-{self.method}-s{self.train.seed}")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -66,7 +66,7 @@ class Recipe(Section):
         ):
             if applies and (value := attrgetter(key)(self)) != wanted:
                 raise ValueError(f"{key} must be {_shown(wanted)}{reason}, got {_shown(value)}")
-        side = d.crop if d.name == "imagenet100" else 32
+        side = 32 if d.name in sections.CLASSES else d.crop
         if halves and e.mode == "tokens" and e.grid is None and self.augment.size != side:
             raise ValueError(
                 f"augment.size must be {side}, the size of the images in evaluation, or encoder.grid be set: "
@@ -200,10 +200,7 @@ def unread(r: Recipe) -> dict[str, str]:
     residual = "predictor.activation predictor.residual_scale predictor.residual_warmup_epochs"
     hinges = ("log_det", "participation", "top_share", "proj_dim", "eps", "refresh_every", "bias_correction")
     rules = (
-        (d.name == "textures", "data.name", "data.root"),
-        (d.name != "textures", "data.name", "data.train_size data.test_size"),
-        (d.name != "imagenet100", "data.name", "data.image_size data.crop"),
-        (d.name != "imagenet100", "data.name", "data.cache data.cache_gib data.workers data.corrupt_share"),
+        *((key not in sections.READS.get(d.name, key).split(), "data.name", f"data.{key}") for key in sections.SOME),
         (not d.local_views, "data.local_views", "local_scale"),
         (not a.jitter_prob, "augment.jitter_prob", "augment.jitter"),
         (not a.blur_prob, "augment.blur_prob", "augment.blur_kernel augment.blur_sigma"),

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from examples.images.augment import Augment
 from examples.images.datasets import ImageData, fingerprint
-from examples.images.packed import batches
+from examples.images.reading import Selected, batches
 from examples.measurement.features import check_data, progress
 from examples.measurement.learned_force import predictor_weights
 from examples.model.build import JEPA, build_model, build_optimizer
@@ -73,7 +73,7 @@ def _train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     with Log(out, mine, total=schedules.total, step=step) as log, Stop(mine) as stop:
         track()
         while step < schedules.total:
-            whole = epoch_batches(data.train_labels, size, seed=recipe.train.seed, step=step)
+            whole = epoch_batches(data.train_images, size, seed=recipe.train.seed, step=step)
             shares = [batch.tensor_split(mine.size)[mine.rank] for batch in whole]
             reader = batches(data.train_images, shares)
             for _ in shares:
@@ -187,12 +187,12 @@ def parallel(model: JEPA, mine: Ranks) -> nn.Module:
     return DistributedDataParallel(model)
 
 
-def epoch_batches(labels: Tensor, size: int, *, seed: int, step: int) -> list[Tensor]:
+def epoch_batches(images: Tensor | Selected, size: int, *, seed: int, step: int) -> list[Tensor]:
     """The epoch's remaining index batches, from ``step`` on; one permutation per (seed, epoch)."""
-    steps_per_epoch = len(labels) // size
+    steps_per_epoch = len(images) // size
     epoch, done = divmod(step, steps_per_epoch)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    order = torch.randperm(len(images), generator=generator).to(images.device)
     return list(order[: steps_per_epoch * size].split(size)[done:])
 
 
