@@ -82,14 +82,14 @@ def _held(images: Images, config: Data) -> Tensor | Selected:
         return Selected(images, crop=config.crop, workers=workers)
     if not len(images):
         return torch.empty(0, 3, config.crop, config.crop, dtype=torch.uint8)
-    pixels = [torch.as_tensor(images.image(i)) for i in range(len(images))]
+    pixels = [np.asarray(images.image(i)) for i in range(len(images))]
     side = pixels[0].shape[-1] if config.name in BUILT_IN else config.crop
-    if wrong := [i for i, x in enumerate(pixels) if x.shape != (3, side, side) or x.dtype != torch.uint8]:
+    if wrong := [i for i, x in enumerate(pixels) if x.shape != (3, side, side) or x.dtype != np.uint8]:
         raise SystemExit(
             f"resident images of data.name={config.name} must be uint8 (3, {side}, {side}), with data.crop={side}, got "
-            f"{pixels[wrong[0]].dtype} {tuple(pixels[wrong[0]].shape)} for image {wrong[0]}"
+            f"{pixels[wrong[0]].dtype} {pixels[wrong[0]].shape} for image {wrong[0]}"
         )
-    return torch.stack(pixels)
+    return torch.from_numpy(np.stack(pixels)).contiguous()  # numpy keeps the order of axes in memory
 
 
 def fingerprint(config: Data, data: ImageData) -> str:

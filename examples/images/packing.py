@@ -148,7 +148,7 @@ def pack_split(folder: Path, name: str, files: Sequence[Path], labels: Sequence[
     if (folder / f"{name}.npz").is_file():  # written before this packing was killed
         return
     length = max(LEAST, -(-len(files) // FILES))
-    parts = [files[i : i + length] for i in range(0, len(files), length)]
+    parts = [files[i : i + length] for i in range(0, max(1, len(files)), length)]
     written = [shard(folder, name, i) for i in range(len(parts))]
     todo = [i for i, path in enumerate(written) if not done(path)]
     workers = (os.cpu_count() or 1) if config.workers is None else config.workers
@@ -164,7 +164,7 @@ def pack_split(folder: Path, name: str, files: Sequence[Path], labels: Sequence[
             check_share(bad, len(files), config.corrupt_share, "; ".join(unreadable[:5]))
     indices = [read_part(path) for path in written]
     reasons = [line for index in indices for line in index["reasons"]]
-    kept = [np.asarray(labels)[i * length + index["kept"]] for i, index in enumerate(indices)]
+    kept = [np.asarray(labels, np.int64)[i * length + index["kept"]] for i, index in enumerate(indices)]
     index = {
         "sizes": np.concatenate([x["sizes"] for x in indices]), "labels": np.concatenate(kept),
         "checks": np.concatenate([x["checks"] for x in indices]), "counts": np.array([len(x) for x in kept]),

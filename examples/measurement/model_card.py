@@ -37,7 +37,7 @@ def export(run: Path, to: Path) -> None:
     path = run / "checkpoint.pt"
     state = load_run(path, torch.device("cpu"))
     weights = {k.removeprefix("encoder."): w for k, w in state["model"].items() if str(k).startswith("encoder.")}
-    encoder = build_encoder(recipe.encoder)
+    encoder = build_encoder(recipe.encoder, recipe.augment.size)
     restore(path, {"model": weights}, encoder)
     assert isinstance(encoder, sj.PhaseSpaceTokenEncoder)
     encoder.save_pretrained(to)

@@ -72,6 +72,11 @@ class Recipe(Section):
                 f"augment.size must be {side}, the size of the images in evaluation, or encoder.grid be set: "
                 f"otherwise the number of tokens differs, got {self.augment.size}"
             )
+        if e.backbone.startswith("timm:") and self.augment.size != side:
+            raise ValueError(
+                f"augment.size must be {side}, the size of the images in evaluation, for "
+                f"encoder.backbone={e.backbone}, got {self.augment.size}"
+            )
         if views < 2:
             raise ValueError("data.global_views must be at least 2 without local views: nothing to predict, got 1")
         if regularizer == "barlow_twins" and views != 2:
