@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,13 +13,17 @@ from torch import Tensor
 from examples.images.cifar100 import Cifar100
 from examples.images.contract import MEAN, STD, Images, checked_image, checked_labels, imported
 from examples.images.folders import folder, imagenet100
+from examples.images.hugging_face import hugging_face
 from examples.images.packed import PackedImages
 from examples.images.reading import Selected
+from examples.images.streams import Stream, processes
 from examples.images.textures import Textures
+from examples.images.web_dataset import WebDataset
 from examples.recipe.sections import Data
 
 BUILT_IN: dict[str, Callable[..., Images]] = {
     "cifar100": Cifar100, "textures": Textures, "imagenet100": imagenet100, "folder": folder,
+    "webdataset": WebDataset, "huggingface": hugging_face,
 }  # fmt: skip
 SAMPLED = 64  # images of a data set without checksums that its fingerprint reads
 
@@ -29,7 +32,8 @@ SAMPLED = 64  # images of a data set without checksums that its fingerprint read
 class ImageData:
     """Images ``(N, 3, H, W)`` uint8 and labels ``(N,)`` int64 of both splits; ``mean`` and ``std`` of [0, 1] pixels.
 
-    Without labels, both are None and there are no class names.
+    Without labels, both are None and there are no class names. If training images come from a ``stream``,
+    ``train_images`` are a few of them, for evaluation.
     """
 
     train_images: Tensor | Selected
@@ -39,9 +43,15 @@ class ImageData:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     class_names: tuple[str, ...]
+    stream: Stream | None = None
+
+    @property
+    def epoch_size(self) -> int:
+        """Training images per epoch."""
+        return len(self.train_images if self.stream is None else self.stream)
 
     def to(self, device: torch.device) -> ImageData:
-        names = ("train_images", "train_labels", "test_images", "test_labels")
+        names = ("train_images", "train_labels", "test_images", "test_labels", "stream")
         return replace(self, **{k: x if x is None else x.to(device) for k in names for x in [getattr(self, k)]})
 
 
@@ -61,6 +71,7 @@ def load_data(config: Data) -> ImageData:
         _held(train, config), labels[0], _held(test, config), labels[1],
         mean=getattr(train, "mean", MEAN), std=getattr(train, "std", STD),
         class_names=() if labels[0] is None else tuple(getattr(train, "class_names", given)),
+        stream=getattr(train, "stream", None),
     )  # fmt: skip
     if config.classes is not None:
         data = _first_classes(data, config)
@@ -78,8 +89,7 @@ def _held(images: Images, config: Data) -> Tensor | Selected:
     if not getattr(images, "resident", False):
         if len(images) and min((shape := checked_image(images, 0).shape)[1:]) < config.crop:
             raise SystemExit(f"data.crop must be at most the images' shorter side, got {config.crop} for {shape}")
-        workers = (os.cpu_count() or 1) if config.workers is None else config.workers
-        return Selected(images, crop=config.crop, workers=workers)
+        return Selected(images, crop=config.crop, workers=processes(config))
     if not len(images):
         return torch.empty(0, 3, config.crop, config.crop, dtype=torch.uint8)
     pixels = [np.asarray(images.image(i)) for i in range(len(images))]

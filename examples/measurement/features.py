@@ -84,8 +84,8 @@ def check_data(recipe: Recipe, data: ImageData, ranks: int = 1) -> None:
     """
     train, test = len(data.train_images), len(data.test_images)
     size, most = recipe.data.batch_size, max(recipe.evaluation.ks)
-    if not ranks <= size <= train:
-        raise SystemExit(f"data.batch_size must be from {ranks} (ranks) to {train} (training images), got {size}")
+    if not ranks <= size <= (most_images := data.epoch_size):
+        raise SystemExit(f"data.batch_size must be from {ranks} (ranks) to {most_images} (training images), got {size}")
     if data.train_labels is not None and most > train:
         raise SystemExit(f"evaluation.ks must be at most {train} (training images), got {most}")
     if test < 2:

@@ -77,6 +77,11 @@ class Recipe(Section):
                 f"augment.size must be {side}, the size of the images in evaluation, for "
                 f"encoder.backbone={e.backbone}, got {self.augment.size}"
             )
+        if d.streamed and d.epoch_size is None:
+            raise ValueError(f"data.epoch_size must be the number of images per epoch for data.name={d.name}, got null")
+        for key, value in {"classes": d.classes, "validation": d.validation}.items():
+            if d.streamed and value:
+                raise ValueError(f"data.{key} must not be set for images that are read in order, got {value}")
         if views < 2:
             raise ValueError("data.global_views must be at least 2 without local views: nothing to predict, got 1")
         if regularizer == "barlow_twins" and views != 2:
@@ -206,6 +211,8 @@ def unread(r: Recipe) -> dict[str, str]:
     hinges = ("log_det", "participation", "top_share", "proj_dim", "eps", "refresh_every", "bias_correction")
     rules = (
         *((key not in sections.READS.get(d.name, key).split(), "data.name", f"data.{key}") for key in sections.SOME),
+        (not d.streamed and d.name == "huggingface", "data.stream", "data.train_size data.test_size data.epoch_size"),
+        (not d.streamed and d.name == "huggingface", "data.stream", "data.shuffle"),
         (not d.local_views, "data.local_views", "local_scale"),
         (not a.jitter_prob, "augment.jitter_prob", "augment.jitter"),
         (not a.blur_prob, "augment.blur_prob", "augment.blur_kernel augment.blur_sigma"),

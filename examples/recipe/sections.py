@@ -20,11 +20,14 @@ from symplectic_jepa.objectives.penalty import Views
 
 CLASSES = {"cifar100": 100, "textures": 8}  # the others have as many as their files
 PACKED = "root image_size crop cache cache_gib workers corrupt_share square"
+STREAMED = "root image_size crop workers square train_size test_size epoch_size shuffle"
 READS = {  # keys of `Data` that not every data set reads; one of your own may read them all
     "cifar100": "root",
     "textures": "train_size test_size",
     "imagenet100": PACKED,
     "folder": PACKED,
+    "webdataset": STREAMED,
+    "huggingface": f"{STREAMED} stream",
 }
 SOME = tuple(dict.fromkeys(" ".join(READS.values()).split()))
 HEADLINE_K = 20  # neighbours for the kNN accuracy in the tables
@@ -91,18 +94,28 @@ class Data(Section):
     root: File = "data"  # cifar100: torchvision's folder; folder: any tree of images; imagenet100: with train and val
     classes: Annotated[int, Field(ge=2)] | None = None  # keep the first N classes
     validation: Share = 0.0  # share of the training images to evaluate on, instead of the test images
-    train_size: Annotated[int, Field(ge=HEADLINE_K, le=10**7)] = 5000  # textures: images drawn for training
-    test_size: Annotated[int, Field(ge=2, le=10**7)] = 1000  # textures: images drawn for testing
+    train_size: Annotated[int, Field(ge=HEADLINE_K, le=10**7)] = (
+        5000  # textures: images drawn; streams: first ones, for the kNN bank
+    )
+    test_size: Annotated[int, Field(ge=2, le=10**7)] = 1000  # the same of the test images
     image_size: Pixels = 256  # folders: shorter side of the packed images
     crop: Pixels = 224  # all but cifar100 and textures: side of the centre crop used for evaluation
     cache: File = "data/packed"  # folders: where to put the decoded images
     cache_gib: Weight = 64.0  # folders: most disk space that they may use
     workers: Fewer | None = None  # decoding processes; default: one per core
     corrupt_share: Share = 1e-5  # folders: most unreadable images, as a share; they are skipped and listed
-    square: Switch = False  # folders: pack the centre square alone, so that batches contain no padding
+    square: Switch = False  # keep the centre square alone, so that batches contain no padding
+    stream: Switch = False  # huggingface: read in order, shard by shard, instead of by index; webdataset always does
+    epoch_size: Count | None = None  # streams: images per epoch
+    shuffle: Count = 2000  # streams: samples in memory, of which a random one comes next
     batch_size: Count = 512  # images per step, before views; the last incomplete batch is dropped
     global_views: Few = 2
     local_views: Fewer = 0
+
+    @property
+    def streamed(self) -> bool:
+        """Whether training images are read in order."""
+        return self.name == "webdataset" or (self.name == "huggingface" and self.stream)
 
     @field_validator("classes")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def _train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     initial = predictor_weights(model)
     optimizer = build_optimizer(model, recipe.optim, recipe.predictor.lr)
     size = recipe.data.batch_size
-    steps_per_epoch = len(data.train_images) // size
+    steps_per_epoch = data.epoch_size // size
     schedules = Schedules(recipe.optim, recipe.predictor, epochs=recipe.train.epochs, steps_per_epoch=steps_per_epoch)
     out, step, spent = open_run(recipe, model, optimizer, mine, data=images_hash, total=schedules.total)
     began = time.perf_counter() - spent
@@ -73,10 +73,8 @@ def _train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
     with Log(out, mine, total=schedules.total, step=step) as log, Stop(mine) as stop:
         track()
         while step < schedules.total:
-            whole = epoch_batches(data.train_images, size, seed=recipe.train.seed, step=step)
-            shares = [batch.tensor_split(mine.size)[mine.rank] for batch in whole]
-            reader = batches(data.train_images, shares)
-            for _ in shares:
+            reader = read_epoch(data, size, recipe.train.seed, step, mine)
+            for _ in range(steps_per_epoch - step % steps_per_epoch):
                 logged = step % recipe.train.log_every == 0 or step + 1 == schedules.total
                 if logged:
                     clock.start()
@@ -185,6 +183,14 @@ def parallel(model: JEPA, mine: Ranks) -> nn.Module:
         model.encoder = nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
         model.projector = nn.SyncBatchNorm.convert_sync_batchnorm(model.projector)
     return DistributedDataParallel(model)
+
+
+def read_epoch(data: ImageData, size: int, seed: int, step: int, mine: Ranks) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Images and sizes of this rank's shares of the epoch's remaining batches, from ``step`` on."""
+    if data.stream is not None:
+        return data.stream.batches(seed=seed, step=step, rank=mine.rank, ranks=mine.size)
+    whole = epoch_batches(data.train_images, size, seed=seed, step=step)
+    return batches(data.train_images, [batch.tensor_split(mine.size)[mine.rank] for batch in whole])
 
 
 def epoch_batches(images: Tensor | Selected, size: int, *, seed: int, step: int) -> list[Tensor]:
