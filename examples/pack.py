@@ -1,7 +1,7 @@
 """Pack a recipe's folder of images before training: ``python -m examples.pack imagenet100 data.root=PATH``.
 
-Run it once on every node that has a ``data.cache`` of its own, so that no process group waits for it. It goes on where a
-killed one stopped.
+Run it once on every node that has a ``data.cache`` of its own, so that no process group waits for it. It goes on where
+a killed one stopped.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from examples.recipe.schema import load_recipe
 from examples.training.loop import train
 from examples.training.ranks import ranks
 from tests.helpers.data_sets import MINE, Squares, Stripes, settings
+from tests.helpers.paths import ROOT
 from tests.helpers.runs import assert_same_run, train_until
 
 
@@ -137,6 +140,19 @@ def test_what_breaks_the_contract_is_refused_by_name(name):
     if name.endswith("Unlabelled"):
         with pytest.raises(SystemExit, match=r"data.classes must be null for images without labels, got 2"):
             load_data(recipe_of("Unlabelled", "data.classes=2").data)
+
+
+def test_the_class_on_the_page_about_data_is_one(tmp_path, monkeypatch):
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
+    (tmp_path / "the_page.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    slices = np.random.default_rng(0).integers(0, 256, (30, 40, 36), dtype=np.uint8)
+    for split in ("train", "val"):
+        np.save(tmp_path / f"{split}.npy", slices)
+    config = recipe_of("Stripes", f"data.root={tmp_path}", "data.workers=0").data
+    data = load_data(config.model_copy(update={"name": "the_page:Volumes"}))
+    assert torch.equal(data.train_images[torch.arange(30)].images[:, 1], torch.from_numpy(slices))
+    assert data.train_labels is None
 
 
 def test_a_run_is_named_by_the_class():

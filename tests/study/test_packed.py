@@ -339,3 +339,12 @@ def test_names_that_are_not_utf8_are_packed_trained_on_and_evaluated(tmp_path, c
     assert b"n03\xe9/\xff.JPEG: UnidentifiedImageError" in listed
     assert evaluate(tmp_path / "run")["class_list_sha256"] == hashlib.sha256(b"n01\nn02\nn03\xe9").hexdigest()
     capsys.readouterr().out.encode()  # what was printed can be printed on any terminal
+
+
+def test_packing_beforehand_is_a_command(root):
+    command = [sys.executable, "-m", "examples.pack", "imagenet100", f"data.root={root}", "data.image_size=32"]
+    command += ["data.crop=24", f"data.cache={root.parent / 'cache'}", "data.workers=2", "encoder.grid=1"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "36 images are ready" in result.stdout
+    assert len(load_data(data_config(root)).train_images) == 24
+    assert len(packs(root)) == 1
