@@ -20,7 +20,8 @@ from torch import Tensor
 
 from examples.images.datasets import load_data
 from examples.images.decode import SUFFIXES
-from examples.images.packed import PackedImages, batches, pack
+from examples.images.packing import pack_split
+from examples.images.reading import Selected, batches
 from examples.model.build import build_model, build_optimizer
 from examples.recipe.schema import load_recipe
 from examples.system.machine import machine
@@ -57,12 +58,12 @@ def measure(root: Path, cache: Path, batch: int, steps: int, overrides: Sequence
         files = sorted(x for x in folder.rglob("*") if x.suffix.lower() in SUFFIXES)
         if files:
             began = time.perf_counter()
-            pack(cache / "timed.bin", files, [0] * len(files), size=recipe.data.image_size, workers=0, tolerated=0.0)
+            pack_split(cache, folder.name, files, [0] * len(files), recipe.data)
             report[f"decoded per second and core, {name}"] = len(files) / (time.perf_counter() - began)
     with ranks(recipe.train.device) as mine:
         data = load_data(recipe.data).to(mine.device)
         images = data.train_images
-        assert isinstance(images, PackedImages)
+        assert isinstance(images, Selected)
         order = torch.randperm(len(images)).split(batch)[: len(images) // batch]
         began = time.perf_counter()
         for positions in order:
@@ -91,7 +92,7 @@ def measure(root: Path, cache: Path, batch: int, steps: int, overrides: Sequence
     return report
 
 
-def at_once(images: PackedImages, wanted: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
+def at_once(images: Selected, wanted: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The same batches as `batches`, without reading ahead."""
     yield from (images[positions] for positions in wanted)
 

@@ -1,66 +1,127 @@
-"""Data sets as uint8 images, either on the training device, where they are augmented, or packed in a file."""
+"""A recipe's data set as uint8 images, on the training device, where they are augmented, or read in batches."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets import CIFAR100
-from torchvision.datasets.utils import check_integrity
 
-from examples.images.imagenet import MEAN, STD, load_imagenet
+from examples.images.cifar100 import Cifar100
+from examples.images.contract import MEAN, STD, Images, checked_image, checked_labels, imported
+from examples.images.folders import folder, imagenet100
+from examples.images.hugging_face import hugging_face
 from examples.images.packed import PackedImages
-from examples.images.textures import CLASS_NAMES, make_textures
-from examples.recipe.sections import CLASSES, Data
-from examples.system.lock import locked
+from examples.images.reading import Selected
+from examples.images.streams import Stream, processes
+from examples.images.textures import Textures
+from examples.images.web_dataset import WebDataset
+from examples.recipe.sections import Data
+
+BUILT_IN: dict[str, Callable[..., Images]] = {
+    "cifar100": Cifar100, "textures": Textures, "imagenet100": imagenet100, "folder": folder,
+    "webdataset": WebDataset, "huggingface": hugging_face,
+}  # fmt: skip
+SAMPLED = 64  # images of a data set without checksums that its fingerprint reads
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """Images ``(N, 3, H, W)`` uint8 and labels ``(N,)`` int64 of both splits; ``mean`` and ``std`` of [0, 1] pixels."""
+    """Images ``(N, 3, H, W)`` uint8 and labels ``(N,)`` int64 of both splits; ``mean`` and ``std`` of [0, 1] pixels.
 
-    train_images: Tensor | PackedImages
-    train_labels: Tensor
-    test_images: Tensor | PackedImages
-    test_labels: Tensor
+    Without labels, both are None and there are no class names. If training images come from a ``stream``,
+    ``train_images`` are a few of them, for evaluation.
+    """
+
+    train_images: Tensor | Selected
+    train_labels: Tensor | None
+    test_images: Tensor | Selected
+    test_labels: Tensor | None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     class_names: tuple[str, ...]
+    stream: Stream | None = None
+
+    @property
+    def epoch_size(self) -> int:
+        """Training images per epoch."""
+        return len(self.train_images if self.stream is None else self.stream)
 
     def to(self, device: torch.device) -> ImageData:
-        names = ("train_images", "train_labels", "test_images", "test_labels")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        names = ("train_images", "train_labels", "test_images", "test_labels", "stream")
+        return replace(self, **{k: x if x is None else x.to(device) for k in names for x in [getattr(self, k)]})
 
 
 def load_data(config: Data) -> ImageData:
     """Load ``config.name``, restricted to its first ``config.classes`` classes.
 
     Raises:
-        SystemExit: if the data set cannot be found.
+        SystemExit: if the data set cannot be found, or breaks the contract of `Images`.
     """
-    loaders = {"cifar100": _cifar100, "textures": _textures, "imagenet100": _imagenet100}
-    data = loaders[config.name](config)
+    make = BUILT_IN.get(config.name) or imported(config.name)
+    train, test = (make(config, train=part) for part in (True, False))
+    labels = [checked_labels(split) for split in (train, test)]
+    if len(test) and (labels[0] is None) != (labels[1] is None):
+        raise SystemExit(f"both splits of data.name={config.name} must have labels, or none; only one has them")
+    given = () if labels[0] is None else tuple(map(str, range(max(int(x.max()) + 1 for x in labels if len(x)))))
+    data = ImageData(
+        _held(train, config), labels[0], _held(test, config), labels[1],
+        mean=getattr(train, "mean", MEAN), std=getattr(train, "std", STD),
+        class_names=() if labels[0] is None else tuple(getattr(train, "class_names", given)),
+        stream=getattr(train, "stream", None),
+    )  # fmt: skip
     if config.classes is not None:
-        data = _first_classes(data, config.classes)
-    return _hold_out(data, config.validation) if config.validation else data
+        data = _first_classes(data, config)
+    if config.validation:
+        return _hold_out(data, config.validation)
+    if not len(test):
+        raise SystemExit(f"data.name={config.name} has no test images here: set data.validation, for example to 0.1")
+    return data
+
+
+def _held(images: Images, config: Data) -> Tensor | Selected:
+    """The images where they stay: a tensor if they are resident."""
+    if isinstance(images, PackedImages):
+        return Selected(images, crop=config.crop)
+    if not getattr(images, "resident", False):
+        if len(images) and min((shape := checked_image(images, 0).shape)[1:]) < config.crop:
+            raise SystemExit(f"data.crop must be at most the images' shorter side, got {config.crop} for {shape}")
+        return Selected(images, crop=config.crop, workers=processes(config))
+    if not len(images):
+        return torch.empty(0, 3, config.crop, config.crop, dtype=torch.uint8)
+    pixels = [np.asarray(images.image(i)) for i in range(len(images))]
+    side = pixels[0].shape[-1] if config.name in BUILT_IN else config.crop
+    if wrong := [i for i, x in enumerate(pixels) if x.shape != (3, side, side) or x.dtype != np.uint8]:
+        raise SystemExit(
+            f"resident images of data.name={config.name} must be uint8 (3, {side}, {side}), with data.crop={side}, got "
+            f"{pixels[wrong[0]].dtype} {pixels[wrong[0]].shape} for image {wrong[0]}"
+        )
+    return torch.from_numpy(np.stack(pixels)).contiguous()  # numpy keeps the order of axes in memory
 
 
 def fingerprint(config: Data, data: ImageData) -> str:
     """A hash of labels and images, to notice that the images have changed; packed ones by their sizes and CRC-32.
 
-    Textures are drawn on each machine, whose last bits may differ, so only their labels count.
+    Textures are drawn on each machine, whose last bits may differ, so only their labels count. Of other images that are
+    not kept in memory, a few evenly spaced ones are read.
     """
     digest = hashlib.sha256()
     for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
-        digest.update(labels.cpu().numpy())
-        if isinstance(images, PackedImages):
-            digest.update(images.sizes)
-            digest.update(images.checks)
-        elif config.name != "textures":
-            digest.update(images.cpu().numpy())
+        if labels is not None:
+            digest.update(labels.cpu().numpy())
+        if isinstance(images, Tensor):
+            if config.name != "textures":
+                digest.update(images.cpu().numpy())
+        elif isinstance(images.source, PackedImages):
+            digest.update(images.source.sizes[images.kept])
+            digest.update(images.source.checks[images.kept])
+        else:
+            digest.update(np.int64(len(images)).tobytes())
+            for position in range(0, len(images), -(-len(images) // SAMPLED)):
+                digest.update(np.ascontiguousarray(images.image(position)))
     return digest.hexdigest()
 
 
@@ -74,57 +135,12 @@ def refuse_other_data(recorded: str | None, found: str, config: Data, where: obj
         raise SystemExit(f"{where} was made with other images than those of data.name={config.name} in {config.root}")
 
 
-def _cifar100(config: Data) -> ImageData:
-    try:
-        splits = _read_cifar100(config.root, download=False)
-    except RuntimeError:  # torchvision found a file missing, or its MD5 sum wrong
-        splits = _download_cifar100(Path(config.root))
-    (train_x, train_y), (test_x, test_y) = (
-        (torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(split.targets)) for split in splits
-    )
-    return ImageData(
-        train_x, train_y, test_x, test_y,
-        mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762), class_names=tuple(splits[0].classes),
-    )  # fmt: skip
-
-
-def _read_cifar100(root: str | Path, *, download: bool) -> list[CIFAR100]:
-    return [CIFAR100(root, train=train, download=download) for train in (True, False)]
-
-
-def _download_cifar100(root: Path) -> list[CIFAR100]:
-    """Download the files, one process at a time; the others read what the first has downloaded."""
-    folder = root / CIFAR100.base_folder
-    official = [*CIFAR100.train_list, *CIFAR100.test_list, (CIFAR100.meta["filename"], CIFAR100.meta["md5"])]
-    bad = [name for name, md5 in official if not check_integrity(folder / name, md5)]
-    print(f"CIFAR-100 is not in {root} (missing or damaged: {', '.join(bad)}); downloading it")
-    try:
-        with locked(root, wait=True):
-            return _read_cifar100(root, download=True)
-    except (OSError, RuntimeError) as error:
-        raise SystemExit(
-            f"CIFAR-100 is not in {str(root)!r} (data.root; missing or damaged: {', '.join(bad)}) and could not be "
-            f"downloaded ({error}); put the official files in {folder}"
-        ) from error
-
-
-def _imagenet100(config: Data) -> ImageData:
-    train, test, names = load_imagenet(config)
-    return ImageData(train, train.labels, test, test.labels, mean=MEAN, std=STD, class_names=names)
-
-
-def _textures(config: Data) -> ImageData:
-    classes = CLASSES["textures"]  # stripes and checks, each in four orientations
-    # Different seeds, so that no test image repeats the draws of a training image.
-    train_x, train_y = make_textures(config.train_size, classes=classes, seed=0)
-    test_x, test_y = make_textures(config.test_size, classes=classes, seed=1)
-    return ImageData(
-        train_x, train_y, test_x, test_y,
-        mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), class_names=CLASS_NAMES[:classes],
-    )  # fmt: skip
-
-
-def _first_classes(data: ImageData, classes: int) -> ImageData:
+def _first_classes(data: ImageData, config: Data) -> ImageData:
+    classes, names = config.classes or 0, data.class_names
+    if data.train_labels is None or data.test_labels is None:
+        raise SystemExit(f"data.classes must be null for images without labels, got {classes}")
+    if classes > len(names):
+        raise SystemExit(f"data.classes must be at most the {len(names)} of {config.root}, got {classes}")
     train, test = data.train_labels < classes, data.test_labels < classes
     return replace(
         data,
@@ -132,26 +148,27 @@ def _first_classes(data: ImageData, classes: int) -> ImageData:
         train_labels=data.train_labels[train],
         test_images=_select(data.test_images, test),
         test_labels=data.test_labels[test],
-        class_names=data.class_names[:classes],
+        class_names=names[:classes],
     )
 
 
 def _hold_out(data: ImageData, share: float) -> ImageData:
     """Put a random share of the training images, the same in every run, in the place of the test images."""
-    n = len(data.train_labels)
+    n = len(data.train_images)
     count = round(share * n)
     if not 1 <= count < n:
         raise SystemExit(f"data.validation must hold out between 1 and {n - 1} of {n} images, got {share} ({count})")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     held = torch.zeros(n, dtype=torch.bool).index_fill_(0, order[:count], True)
+    labels = data.train_labels
     return replace(
         data,
         train_images=_select(data.train_images, ~held),
-        train_labels=data.train_labels[~held],
+        train_labels=None if labels is None else labels[~held],
         test_images=_select(data.train_images, held),
-        test_labels=data.train_labels[held],
+        test_labels=None if labels is None else labels[held],
     )
 
 
-def _select(images: Tensor | PackedImages, kept: Tensor) -> Tensor | PackedImages:
+def _select(images: Tensor | Selected, kept: Tensor) -> Tensor | Selected:
     return images[kept] if isinstance(images, Tensor) else images.subset(kept)

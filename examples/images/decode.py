@@ -29,11 +29,11 @@ def open_image(path: Path) -> Image.Image:
     return Image.open(path, formats=FORMATS)
 
 
-def decode(path: Path, size: int) -> np.ndarray | str:
+def decode(path: Path, size: int, *, square: bool = False) -> np.ndarray | str:
     """``(3, h, w)`` uint8 as in `shrink`, or the reason why the file cannot be read."""
     try:
         with open_image(path) as image:
-            return shrink(to_rgb(image), size)
+            return shrink(to_rgb(image), size, square=square)
     except Exception as error:  # Pillow raises errors of many types for damaged files
         return f"{path}: {type(error).__name__}: {error}"
 
@@ -70,10 +70,11 @@ def _turn(image: Image.Image) -> Transpose | None:
         return None  # damaged EXIF data of a readable image
 
 
-def shrink(image: Image.Image, size: int) -> np.ndarray:
-    """``(3, h, w)``: shorter side ``size`` pixels, longer side centre-cropped to at most ``2 · size``."""
+def shrink(image: Image.Image, size: int, *, square: bool = False) -> np.ndarray:
+    """``(3, h, w)``: shorter side ``size`` pixels, longer side centre-cropped to at most ``2 · size``, or ``size``."""
     width, height = image.size
     image = resize(center_crop(image, [min(height, LONGEST * width), min(width, LONGEST * height)]), size)
     width, height = image.size
-    image = center_crop(image, [min(height, 2 * size), min(width, 2 * size)])
+    most = size if square else 2 * size
+    image = center_crop(image, [min(height, most), min(width, most)])
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

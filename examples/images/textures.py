@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from examples.recipe.sections import CLASSES, Data
+
 PATTERNS = ("stripes", "checks", "dashes")
 ORIENTATIONS = (0, 45, 90, 135)  # of the lines, in degrees anticlockwise from the horizontal
 CLASS_NAMES = tuple(f"{pattern} {angle}°" for pattern in PATTERNS for angle in ORIENTATIONS)
@@ -101,3 +103,25 @@ def _check_int(name: str, value: int, low: int, high: int | None) -> None:
         raise TypeError(f"{name} must be an int {wanted}, got {value!r}")
     if value < low or (high is not None and value > high):
         raise ValueError(f"{name} must be an int {wanted}, got {value}")
+
+
+class Textures:
+    """The textures as a data set: stripes and checks, each in four orientations."""
+
+    resident = True
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    class_names = CLASS_NAMES[: CLASSES["textures"]]
+
+    def __init__(self, config: Data, *, train: bool) -> None:
+        # Different seeds, so that no test image repeats the draws of a training image.
+        count, seed = (config.train_size, 0) if train else (config.test_size, 1)
+        self._pixels, self._labels = make_textures(count, classes=len(self.class_names), seed=seed)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def image(self, index: int) -> Tensor:
+        return self._pixels[index]
+
+    def labels(self) -> Tensor:
+        return self._labels

@@ -14,7 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from examples.images.augment import Augment, normalize
 from examples.images.datasets import ImageData, fingerprint, load_data, refuse_other_data
-from examples.images.packed import PackedImages, batches
+from examples.images.reading import Selected, batches
 from examples.measurement.learned_force import learned_force, predictor_weights
 from examples.model.build import JEPA, build_model
 from examples.recipe.schema import METHODS, Recipe, read_recipe
@@ -52,7 +52,8 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
         rows[f"{method}-{name}"]["alignment"] = evaluation.alignment(a, b).item()
         rows[f"{method}-{name}"]["uniformity"] = evaluation.uniformity(a).item()
     for name, (train, _) in features.items():
-        rows[name]["isotropy"] = isotropy(train, data.train_labels)
+        if data.train_labels is not None:
+            rows[name]["isotropy"] = isotropy(train, data.train_labels)
     metrics = {
         "method": method,
         "steps": state["step"],
@@ -84,13 +85,13 @@ def check_data(recipe: Recipe, data: ImageData, ranks: int = 1) -> None:
     """
     train, test = len(data.train_images), len(data.test_images)
     size, most = recipe.data.batch_size, max(recipe.evaluation.ks)
-    if not ranks <= size <= train:
-        raise SystemExit(f"data.batch_size must be from {ranks} (ranks) to {train} (training images), got {size}")
-    if most > train:
+    if not ranks <= size <= (most_images := data.epoch_size):
+        raise SystemExit(f"data.batch_size must be from {ranks} (ranks) to {most_images} (training images), got {size}")
+    if data.train_labels is not None and most > train:
         raise SystemExit(f"evaluation.ks must be at most {train} (training images), got {most}")
     if test < 2:
         raise SystemExit(f"data.test_size, data.classes or data.root must leave at least 2 test images, got {test}")
-    if len(data.train_labels.unique()) < 2:
+    if data.train_labels is not None and len(data.train_labels.unique()) < 2:
         raise SystemExit("data.root or data.classes must leave training images of at least 2 classes, got 1")
 
 
@@ -112,13 +113,11 @@ def progress(model: JEPA, data: ImageData, initial: Sequence[Tensor]) -> dict[st
     rows = {}
     features = encode(model, data)
     for name, (train, test) in features.items():
-        knn = evaluation.knn_sweep(train, data.train_labels, test, data.test_labels, ks=[HEADLINE_K])[HEADLINE_K]
         spread = evaluation.spectrum(train)
-        rows[name] = {
-            "knn": knn.top1,
-            "effective_rank": spread.effective_rank,
-            "participation_ratio": spread.participation_ratio,
-        }
+        rows[name] = {"effective_rank": spread.effective_rank, "participation_ratio": spread.participation_ratio}
+        if data.train_labels is not None and data.test_labels is not None:
+            knn = evaluation.knn_sweep(train, data.train_labels, test, data.test_labels, ks=[HEADLINE_K])[HEADLINE_K]
+            rows[name] = {"knn": knn.top1, **rows[name]}
     model.encoder.train()
     return {"readouts": rows, "dynamics": learned_force(model, initial, whole_states(features))}
 
@@ -135,7 +134,7 @@ def baselines(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     return measure(features, data, recipe.evaluation)[0]
 
 
-def raw_pixels(images: Tensor | PackedImages, data: ImageData) -> Tensor:
+def raw_pixels(images: Tensor | Selected, data: ImageData) -> Tensor:
     """``(N, 3 · H · W)``; packed images are centre-cropped and shrunk to 32 × 32."""
     if isinstance(images, Tensor):
         return normalize(images, data.mean, data.std).flatten(1)
@@ -146,7 +145,7 @@ def raw_pixels(images: Tensor | PackedImages, data: ImageData) -> Tensor:
 def encode(model: JEPA, data: ImageData, chunk: int = 512) -> dict[str, Features]:
     """Features of both splits by readout: ``q``, ``p`` and ``qp``, or ``z`` for an encoder without tokens."""
 
-    def inputs(images: Tensor | PackedImages) -> Iterator[Tensor]:
+    def inputs(images: Tensor | Selected) -> Iterator[Tensor]:
         parts = images.split(chunk) if isinstance(images, Tensor) else images.centres(chunk)
         return (normalize(part, data.mean, data.std) for part in parts)
 
@@ -164,7 +163,7 @@ def two_views(model: JEPA, config: AugmentConfig, data: ImageData, chunk: int = 
     positions = list(torch.arange(min(VIEWED, len(data.test_images))).split(chunk))
 
     def inputs(seed: int) -> Iterator[Tensor]:
-        generator = torch.Generator(data.test_labels.device).manual_seed(seed)
+        generator = torch.Generator(data.test_images.device).manual_seed(seed)
         return (augment(images, generator, sizes) for images, sizes in batches(data.test_images, positions))
 
     return readouts(model, *(inputs(seed) for seed in (0, 1)))
@@ -198,23 +197,17 @@ def measure(
     rows: dict[str, Any] = {}
     diagnostics: dict[str, Any] = {}
     for name, (train, test) in features.items():
-        knn = evaluation.knn_sweep(train, data.train_labels, test, data.test_labels, ks=settings.ks)
-        probe = evaluation.linear_probe(train, data.train_labels, test, data.test_labels, epochs=settings.probe_epochs)
+        rows[name], diagnostics[name] = labelled(train, test, data, settings)
         spread = evaluation.spectrum(train)
         cosines, norms = evaluation.pair_cosines(test), evaluation.feature_norms(test)
-        best = max(knn, key=lambda k: knn[k].top1)
-        rows[name] = {
-            "knn": {str(k): {"top1": a.top1, "top5": a.top5} for k, a in knn.items()},
-            "knn_best": {"k": best, "top1": knn[best].top1},
-            "linear": {"top1": probe.top1, "top5": probe.top5},
+        rows[name] |= {
             "effective_rank": spread.effective_rank,
             "participation_ratio": spread.participation_ratio,
             "cosine": {"mean": cosines.mean().item(), "std": cosines.std().item()},
             "norm": {"mean": norms.mean().item(), "std": norms.std().item()},
             "dim": train.shape[1],
         }
-        diagnostics[name] = {
-            "knn": torch.tensor([[k, a.top1] for k, a in knn.items()]),
+        diagnostics[name] |= {
             "eigenvalues": spread.eigenvalues.cpu(),
             "cosines": cosines.cpu(),
             "norms": norms.cpu(),
@@ -222,12 +215,28 @@ def measure(
     return rows, diagnostics
 
 
+def labelled(
+    train: Tensor, test: Tensor, data: ImageData, settings: Evaluation
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `measure` says of kNN and the linear probe: nothing, if the images have no labels."""
+    if data.train_labels is None or data.test_labels is None:
+        return {}, {}
+    knn = evaluation.knn_sweep(train, data.train_labels, test, data.test_labels, ks=settings.ks)
+    probe = evaluation.linear_probe(train, data.train_labels, test, data.test_labels, epochs=settings.probe_epochs)
+    best = max(knn, key=lambda k: knn[k].top1)
+    row = {
+        "knn": {str(k): {"top1": a.top1, "top5": a.top5} for k, a in knn.items()},
+        "knn_best": {"k": best, "top1": knn[best].top1},
+        "linear": {"top1": probe.top1, "top5": probe.top5},
+    }
+    return row, {"knn": torch.tensor([[k, a.top1] for k, a in knn.items()])}
+
+
 def table(rows: dict[str, Any]) -> str:
-    """The rows as a markdown table, with accuracies in percent."""
+    """The rows as a markdown table, with accuracies in percent; without labels there are none."""
     lines = [f"| features | dim | kNN@{HEADLINE_K} | linear | effective rank |", "| --- | --- | --- | --- | --- |"]
     for name, row in rows.items():
-        knn = row["knn"][str(HEADLINE_K)]
-        lines.append(
-            f"| {name} | {row['dim']} | {knn['top1']:.2f} | {row['linear']['top1']:.2f} | {row['effective_rank']:.1f} |"
-        )
+        scores = [row["knn"][str(HEADLINE_K)], row["linear"]] if "knn" in row else []
+        knn, linear = [f"{score['top1']:.2f}" for score in scores] or ["–", "–"]
+        lines.append(f"| {name} | {row['dim']} | {knn} | {linear} | {row['effective_rank']:.1f} |")
     return "\n".join(lines)

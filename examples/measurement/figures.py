@@ -23,7 +23,7 @@ def diagnostics(run: Path) -> Diagnostics:
     """Diagnostics of an evaluated run."""
     path = run / "diagnostics.pt"
     values: Diagnostics = load_checkpoint(path, torch.device("cpu"))
-    wanted = {"knn", "eigenvalues", "cosines", "norms"}
+    wanted = {"eigenvalues", "cosines", "norms"}  # and "knn", if the images have labels
     if not isinstance(values, dict) or not all(wanted <= set(arrays) for arrays in values.values()):
         raise SystemExit(f"{path} is damaged: evaluate the run again with examples.evaluate {run}")
     return values
@@ -36,7 +36,7 @@ def summary_figure(groups: Sequence[Diagnostics], path: Path) -> None:
     for axes, group in zip(rows, groups, strict=True):
         for name, values in group.items():
             _draw(axes, name, values)
-            ticks = values["knn"][:, 0].int().tolist()
+            ticks = values["knn"][:, 0].int().tolist() if "knn" in values else []
     panels = (
         ("kNN sweep", "neighbours k", "top-1 (%)"),
         ("Covariance eigenspectrum (top 256)", "index", "eigenvalue"),
@@ -51,9 +51,10 @@ def summary_figure(groups: Sequence[Diagnostics], path: Path) -> None:
                 axis.set_title(heading, fontsize=10)
             if row == len(groups) - 1:
                 axis.set_xlabel(x)
-        axes[0].set_xscale("log")
-        axes[0].set_xticks(ticks, labels=map(str, ticks))
-        axes[0].minorticks_off()
+        if ticks:
+            axes[0].set_xscale("log")
+            axes[0].set_xticks(ticks, labels=map(str, ticks))
+            axes[0].minorticks_off()
         axes[1].set_yscale("log")
         axes[0].legend(fontsize=8, framealpha=0.8)
     for column in range(4):  # the same scale in every row
@@ -64,7 +65,7 @@ def summary_figure(groups: Sequence[Diagnostics], path: Path) -> None:
 def _draw(axes: Any, name: str, values: dict[str, torch.Tensor]) -> None:
     method, _, readout = name.rpartition("-")
     style = {"color": COLOURS.get(method, "k"), "linestyle": STYLES.get(readout, "-"), "linewidth": 1.5}
-    k, top1 = values["knn"].T
+    k, top1 = values.get("knn", torch.empty(0, 2)).T  # without labels, the line is only in the legend
     axes[0].plot(k, top1, marker="o", markersize=3, label=name, **style)
     axes[1].plot(range(1, len(values["eigenvalues"]) + 1), values["eigenvalues"].clamp_min(1e-12), **style)
     for axis, key in ((axes[2], "cosines"), (axes[3], "norms")):

@@ -38,7 +38,7 @@ def export(run: Path, to: Path) -> None:
     path = last_checkpoint(run)
     state = load_run(path, torch.device("cpu"))
     weights = {k.removeprefix("encoder."): w for k, w in state["model"].items() if str(k).startswith("encoder.")}
-    encoder = build_encoder(recipe.encoder)
+    encoder = build_encoder(recipe.encoder, recipe.augment.size)
     restore(path, {"model": weights}, encoder)
     assert isinstance(encoder, sj.PhaseSpaceTokenEncoder)
     encoder.save_pretrained(to)
@@ -68,7 +68,7 @@ encoder = sj.PhaseSpaceTokenEncoder.from_pretrained("{name}")  # eval mode
 q, p = sj.split_state(encoder(images))  # (B, 3, {size}, {size}), standardised with the data set's mean and deviation
 ```
 
-- Data: {DATA[d.name]}, {metrics["classes"]} classes.
+- Data: {DATA.get(d.name, f"`data.name={d.name}`")}, {metrics["classes"]} classes.
 - Training: {recipe.train.epochs} epochs, {metrics["steps"]} steps of {d.batch_size} pairs, seed {recipe.train.seed};
   all settings are in [recipe.yaml](recipe.yaml).
 - Evaluation on the {metrics["evaluated_on"]} images: {metrics["protocol"]}.

@@ -9,15 +9,19 @@ from torch import Tensor, nn
 
 import symplectic_jepa as sj
 from examples.model.penalties import build_penalties
+from examples.model.timm_backbone import TimmBackbone
 from examples.recipe.schema import Recipe
 from examples.recipe.sections import Encoder, Optim, Predictor
 
 
-def build_encoder(e: Encoder) -> nn.Module:
-    """The backbone with a token head or, for SIGReg, optionally a global one."""
+def build_encoder(e: Encoder, size: int) -> nn.Module:
+    """The backbone for images of ``size`` pixels, with a token head or, for SIGReg, optionally a global one."""
     head = {"token_channels": e.token_channels, "grid": e.grid}
     if e.backbone == "resnet18":
         tokens = sj.PhaseSpaceTokenEncoder.resnet18(stem=e.stem, token_layer=e.token_layer, **head)
+    elif e.backbone.startswith("timm:"):
+        backbone = TimmBackbone(e.backbone.removeprefix("timm:"), size)
+        tokens = sj.PhaseSpaceTokenEncoder(backbone, in_channels=backbone.channels, **head)
     else:
         tokens = sj.PhaseSpaceTokenEncoder(small_cnn(), in_channels=128, **head)
     if e.mode == "tokens":
@@ -109,7 +113,9 @@ class JEPA(nn.Module):
 def build_model(recipe: Recipe, image_shape: torch.Size) -> JEPA:
     """The recipe's encoder, projector and objective, for images of this shape."""
     e = recipe.encoder
-    encoder = build_encoder(e).eval()  # so that finding the dimension does not change BatchNorm statistics
+    encoder = build_encoder(
+        e, image_shape[-1]
+    ).eval()  # so that finding the dimension does not change BatchNorm statistics
     with torch.no_grad():
         dim = encoder(torch.zeros(1, *image_shape)).shape[-1]
     projector = build_projector(e, dim)

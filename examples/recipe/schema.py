@@ -42,7 +42,7 @@ class Recipe(Section):
     @property
     def out(self) -> Path:
         """The run's folder."""
-        return Path(self.train.out or f"runs/{self.data.name}-{self.method}-s{self.train.seed}")
+        return Path(self.train.out or f"runs/{self.data.name.rpartition(':')[2]}-{self.method}-s{self.train.seed}")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -68,12 +68,22 @@ class Recipe(Section):
         ):
             if applies and (value := attrgetter(key)(self)) != wanted:
                 raise ValueError(f"{key} must be {_shown(wanted)}{reason}, got {_shown(value)}")
-        side = d.crop if d.name == "imagenet100" else 32
+        side = 32 if d.name in sections.CLASSES else d.crop
         if halves and e.mode == "tokens" and e.grid is None and self.augment.size != side:
             raise ValueError(
                 f"augment.size must be {side}, the size of the images in evaluation, or encoder.grid be set: "
                 f"otherwise the number of tokens differs, got {self.augment.size}"
             )
+        if e.backbone.startswith("timm:") and self.augment.size != side:
+            raise ValueError(
+                f"augment.size must be {side}, the size of the images in evaluation, for "
+                f"encoder.backbone={e.backbone}, got {self.augment.size}"
+            )
+        if d.streamed and d.epoch_size is None:
+            raise ValueError(f"data.epoch_size must be the number of images per epoch for data.name={d.name}, got null")
+        for key, value in {"classes": d.classes, "validation": d.validation}.items():
+            if d.streamed and value:
+                raise ValueError(f"data.{key} must not be set for images that are read in order, got {value}")
         if views < 2:
             raise ValueError("data.global_views must be at least 2 without local views: nothing to predict, got 1")
         if regularizer == "barlow_twins" and views != 2:
@@ -202,10 +212,9 @@ def unread(r: Recipe) -> dict[str, str]:
     residual = "predictor.activation predictor.residual_scale predictor.residual_warmup_epochs"
     hinges = ("log_det", "participation", "top_share", "proj_dim", "eps", "refresh_every", "bias_correction")
     rules = (
-        (d.name == "textures", "data.name", "data.root"),
-        (d.name != "textures", "data.name", "data.train_size data.test_size"),
-        (d.name != "imagenet100", "data.name", "data.image_size data.crop"),
-        (d.name != "imagenet100", "data.name", "data.cache data.cache_gib data.workers data.corrupt_share"),
+        *((key not in sections.READS.get(d.name, key).split(), "data.name", f"data.{key}") for key in sections.SOME),
+        (not d.streamed and d.name == "huggingface", "data.stream", "data.train_size data.test_size data.epoch_size"),
+        (not d.streamed and d.name == "huggingface", "data.stream", "data.shuffle"),
         (not d.local_views, "data.local_views", "local_scale"),
         (not a.jitter_prob, "augment.jitter_prob", "augment.jitter"),
         (not a.blur_prob, "augment.blur_prob", "augment.blur_kernel augment.blur_sigma"),

@@ -6,6 +6,7 @@ We use pydantic because it keeps a bound next to its default, and its errors nam
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -17,7 +18,18 @@ from symplectic_jepa.objectives.hamjepa import Match
 from symplectic_jepa.objectives.lejepa import Convention
 from symplectic_jepa.objectives.penalty import Views
 
-CLASSES = {"cifar100": 100, "textures": 8}  # imagenet100 has as many as its folder
+CLASSES = {"cifar100": 100, "textures": 8}  # the others have as many as their files
+PACKED = "root image_size crop cache cache_gib workers corrupt_share square"
+STREAMED = "root image_size crop workers square train_size test_size epoch_size shuffle"
+READS = {  # keys of `Data` that not every data set reads; one of your own may read them all
+    "cifar100": "root",
+    "textures": "train_size test_size",
+    "imagenet100": PACKED,
+    "folder": PACKED,
+    "webdataset": STREAMED,
+    "huggingface": f"{STREAMED} stream",
+}
+SOME = tuple(dict.fromkeys(" ".join(READS.values()).split()))
 HEADLINE_K = 20  # neighbours for the kNN accuracy in the tables
 
 Regularizer = Literal[  # default: the method's own; the others replace it
@@ -35,6 +47,18 @@ def _true_or_false(value: Any) -> bool:
 def _rising(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] > value[1]:
         raise ValueError("must be a pair low <= high")
+    return value
+
+
+def _data_set(value: str) -> str:
+    if value not in READS and not re.fullmatch(r"[\w.]+:\w+", value):
+        raise ValueError(f"must be {', '.join(READS)} or an import path such as my_package.my_module:MyImages")
+    return value
+
+
+def _backbone(value: str) -> str:
+    if value not in ("resnet18", "small_cnn") and not re.fullmatch(r"timm:[\w.-]+", value):
+        raise ValueError("must be resnet18, small_cnn or a model of timm such as timm:vit_small_patch16_224")
     return value
 
 
@@ -66,21 +90,32 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    name: Literal["cifar100", "textures", "imagenet100"] = "cifar100"
-    root: File = "data"  # cifar100: torchvision's folder; imagenet100: the folder that contains train and val
+    name: Annotated[str, AfterValidator(_data_set)] = "cifar100"  # or an import path, see examples/images/contract.py
+    root: File = "data"  # cifar100: torchvision's folder; folder: any tree of images; imagenet100: with train and val
     classes: Annotated[int, Field(ge=2)] | None = None  # keep the first N classes
     validation: Share = 0.0  # share of the training images to evaluate on, instead of the test images
-    train_size: Annotated[int, Field(ge=HEADLINE_K, le=10**7)] = 5000  # textures: images drawn for training
-    test_size: Annotated[int, Field(ge=2, le=10**7)] = 1000  # textures: images drawn for testing
-    image_size: Pixels = 256  # imagenet100: shorter side of the packed images
-    crop: Pixels = 224  # imagenet100: side of the centre crop used for evaluation
-    cache: File = "data/packed"  # imagenet100: folder for the decoded images
-    cache_gib: Weight = 64.0  # imagenet100: most disk space that they may use
-    workers: Fewer | None = None  # imagenet100: decoding processes; default: one per core
-    corrupt_share: Share = 1e-5  # imagenet100: most unreadable images, as a share; they are skipped and listed
+    train_size: Annotated[int, Field(ge=HEADLINE_K, le=10**7)] = (
+        5000  # textures: images drawn; streams: first ones, for the kNN bank
+    )
+    test_size: Annotated[int, Field(ge=2, le=10**7)] = 1000  # the same of the test images
+    image_size: Pixels = 256  # folders: shorter side of the packed images
+    crop: Pixels = 224  # all but cifar100 and textures: side of the centre crop used for evaluation
+    cache: File = "data/packed"  # folders: where to put the decoded images
+    cache_gib: Weight = 64.0  # folders: most disk space that they may use
+    workers: Fewer | None = None  # decoding processes; default: one per core
+    corrupt_share: Share = 1e-5  # folders: most unreadable images, as a share; they are skipped and listed
+    square: Switch = False  # keep the centre square alone, so that batches contain no padding
+    stream: Switch = False  # huggingface: read in order, shard by shard, instead of by index; webdataset always does
+    epoch_size: Count | None = None  # streams: images per epoch
+    shuffle: Count = 2000  # streams: samples in memory, of which a random one comes next
     batch_size: Count = 512  # images per step, before views; the last incomplete batch is dropped
     global_views: Few = 2
     local_views: Fewer = 0
+
+    @property
+    def streamed(self) -> bool:
+        """Whether training images are read in order."""
+        return self.name == "webdataset" or (self.name == "huggingface" and self.stream)
 
     @field_validator("classes")
     @classmethod
@@ -92,7 +127,7 @@ class Data(Section):
     @field_validator("crop")
     @classmethod
     def _fits_the_image(cls, value: int, info: ValidationInfo) -> int:
-        if info.data.get("name") == "imagenet100" and value > info.data.get("image_size", value):
+        if "image_size" in READS.get(info.data.get("name", ""), "") and value > info.data.get("image_size", value):
             raise ValueError(f"must be at most data.image_size, {info.data['image_size']}")
         return value
 
@@ -122,7 +157,7 @@ class AugmentConfig(Section):
 
 
 class Encoder(Section):
-    backbone: Literal["resnet18", "small_cnn"] = "resnet18"
+    backbone: Annotated[str, AfterValidator(_backbone)] = "resnet18"  # resnet18, small_cnn or timm:NAME
     stem: Stem = "cifar"  # for resnet18
     mode: Literal["tokens", "global"] = "tokens"  # global: average pooling and a linear layer; sigreg only
     token_layer: Annotated[int, Field(ge=2, le=4)] = 3  # for resnet18

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from examples.images.augment import Augment
 from examples.images.datasets import ImageData, fingerprint
-from examples.images.packed import batches
+from examples.images.reading import Selected, batches
 from examples.measurement.features import check_data, progress
 from examples.measurement.learned_force import predictor_weights
 from examples.model.build import JEPA, build_model, build_optimizer
@@ -57,7 +57,7 @@ def _train(recipe: Recipe, data: ImageData, mine: Ranks, images_hash: str) -> Pa
     initial = predictor_weights(model)
     optimizer = build_optimizer(model, recipe.optim, recipe.predictor.lr)
     size = recipe.data.batch_size
-    per_epoch = len(data.train_images) // size
+    per_epoch = data.epoch_size // size
     schedules = Schedules(recipe.optim, recipe.predictor, epochs=recipe.train.epochs, steps_per_epoch=per_epoch)
     out, step, spent = open_run(recipe, model, optimizer, mine, data=images_hash, total=schedules.total)
     began = time.perf_counter() - spent
@@ -77,10 +77,8 @@ def _train(recipe: Recipe, data: ImageData, mine: Ranks, images_hash: str) -> Pa
     with Log(out, mine, total=schedules.total, step=step) as log, Stop(mine) as stop:
         track()
         while step < schedules.total:
-            left = epoch_batches(data.train_labels, size, seed=recipe.train.seed, step=step)
-            shares = [batch.tensor_split(mine.size)[mine.rank] for batch in left]
-            reader = batches(data.train_images, shares)
-            for _ in shares:
+            reader = read_epoch(data, size, recipe.train.seed, step, mine)
+            for _ in range(per_epoch - step % per_epoch):
                 logged = step % recipe.train.log_every == 0 or step + 1 == schedules.total
                 if logged:
                     clock.start()
@@ -197,12 +195,20 @@ def prepared(model: JEPA, settings: Train, mine: Ranks) -> JEPA:
     return model
 
 
-def epoch_batches(labels: Tensor, size: int, *, seed: int, step: int) -> list[Tensor]:
+def read_epoch(data: ImageData, size: int, seed: int, step: int, mine: Ranks) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Images and sizes of this rank's shares of the epoch's remaining batches, from ``step`` on."""
+    if data.stream is not None:
+        return data.stream.batches(seed=seed, step=step, rank=mine.rank, ranks=mine.size)
+    whole = epoch_batches(data.train_images, size, seed=seed, step=step)
+    return batches(data.train_images, [batch.tensor_split(mine.size)[mine.rank] for batch in whole])
+
+
+def epoch_batches(images: Tensor | Selected, size: int, *, seed: int, step: int) -> list[Tensor]:
     """The epoch's remaining index batches, from ``step`` on; one permutation per (seed, epoch)."""
-    steps_per_epoch = len(labels) // size
+    steps_per_epoch = len(images) // size
     epoch, done = divmod(step, steps_per_epoch)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    order = torch.randperm(len(images), generator=generator).to(images.device)
     return list(order[: steps_per_epoch * size].split(size)[done:])
 
 

@@ -56,8 +56,10 @@ def open_run(
         if not recipe.train.resume:
             raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
         path = out / name
-        sharding = not name.endswith(".pt")
-        state = read_info(path, rank=ranks.rank, ranks=ranks.size) if sharding else load_run(path, ranks.device, ranks.read)
+        if sharding := not name.endswith(".pt"):
+            state = read_info(path, rank=ranks.rank, ranks=ranks.size)
+        else:
+            state = load_run(path, ranks.device, ranks.read)
         if changed := differing_keys(state["recipe"], recipe, str(path)):
             raise SystemExit(f"{path} was made with another recipe; these keys differ: {', '.join(changed)}")
         refuse_other_data(state.get("data"), data, recipe.data, path)

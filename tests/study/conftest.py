@@ -12,8 +12,7 @@ def at_once(monkeypatch):
     def loaded(*arguments, **settings):
         pytest.fail("data were loaded")
 
-    for name in ("_cifar100", "_textures", "_imagenet100"):
-        monkeypatch.setattr(datasets, name, loaded)
+    monkeypatch.setattr(datasets, "BUILT_IN", dict.fromkeys(datasets.BUILT_IN, loaded))
     began = time.process_time()
     yield
     assert time.process_time() - began < 1
