@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import ExactBuffers, exact_scalar, full_precision
-from symplectic_jepa.distributed import Ranked, Ranks, count
+from symplectic_jepa.distributed import count
 from symplectic_jepa.objectives.penalty import Penalty, StateParts
 from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.regularizers import Measured, Reduction, reduce_all, set_step
-from symplectic_jepa.regularizers._base import Group
+from symplectic_jepa.regularizers._ranked import Group, Ranked
 
 T = TypeVar("T")
 
@@ -122,12 +122,11 @@ class Objective(Ranked, Pretrained, ExactBuffers):
         sync: bool = True,
         process_group: Group = None,
     ) -> None:
-        super().__init__()
+        super().__init__(sync=sync, process_group=process_group)
         _checks.instance("prediction", prediction, PredictionLoss)
         named = _checks.mapping("penalties", penalties, Penalty)
         if "prediction" in named:
             raise ValueError("penalties must not use the name 'prediction', which is reserved for the prediction loss")
-        self.ranks = Ranks.of(sync, process_group)
         self.penalties = nn.ModuleDict(named)
         self.prediction = prediction
         self.prediction_weight = _checks.finite("prediction_weight", prediction_weight, minimum=0.0)

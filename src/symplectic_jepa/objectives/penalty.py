@@ -11,6 +11,7 @@ from symplectic_jepa import _checks
 from symplectic_jepa.distributed import Ranks
 from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.regularizers import BatchRegularizer, Measured, Reduction, reduce_all
+from symplectic_jepa.regularizers._ranked import imposed
 from symplectic_jepa.state import split_state
 
 Part = Literal["q", "p", "z"]
@@ -88,7 +89,8 @@ class Penalty(Pretrained, nn.Module):
         samples = self._samples(parts)
         if isinstance(self.regularizer, BatchRegularizer):
             return self.regularizer.reduction(samples, ranks)
-        return self._local(samples)
+        with imposed(ranks):
+            return self._local(samples)
 
     def _samples(self, parts: StateParts) -> Tensor:
         part = parts[self.on]

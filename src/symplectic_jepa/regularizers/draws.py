@@ -176,6 +176,10 @@ class Schedule(nn.Module):
             self.step.fill_(step)
         self.fixed.fill_(step is not None)
 
+    def config(self) -> dict[str, Any]:
+        """What determines the matrices, for a comparison between ranks."""
+        return {"kind": self.kind, "seed": self.seed, "every": self.every, "step": int(self.step)}
+
     def get_extra_state(self) -> Tensor:
         """The step counter, for ``state_dict``."""
         return self.step.clone()
