@@ -117,7 +117,11 @@ class Ranks:
         return [part.reshape(x.shape).to(x.dtype) for part, x in zip(parts, local, strict=True)]
 
 
-@torch.library.custom_op("symplectic_jepa::all_reduce_sum", mutates_args=())
+@torch.library.custom_op(
+    "symplectic_jepa::all_reduce_sum",
+    mutates_args=(),
+    schema="(Tensor x, Tensor[] counters, str group, int member, SymInt[] lengths) -> Tensor",
+)
 def _all_reduce_sum(x: Tensor, counters: list[Tensor], group: str, member: int, lengths: list[int]) -> Tensor:
     """Sum over the ranks of a group (by name; empty for the default one), forward and backward.
 

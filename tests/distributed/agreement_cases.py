@@ -156,13 +156,29 @@ def function(rank):
     return run(lambda x: torch.func.vjp(lambda y: loss(y).loss, x)[0])
 
 
+def collectives(rank):
+    """Those of the forward pass of three steps."""
+    loss, steps = objective(), []
+    originals = {name: getattr(dist, name) for name in ("all_reduce", "all_gather", "all_gather_object", "broadcast")}
+    for name, original in originals.items():
+        setattr(
+            dist, name, lambda *args, name=name, f=original, **kwargs: (steps[-1].append(name), f(*args, **kwargs))[1]
+        )
+    for _ in range(3):
+        steps.append([])
+        run(loss)
+    for name, original in originals.items():
+        setattr(dist, name, original)
+    return steps
+
+
 CASES = {
     **{change.__name__: changed(change) for change in CHANGES},
     **{
         case.__name__: case
         for case in (
             predictor_setting, scale, dimension, alone, alone_length, compiled, loaded, loaded_compiled, loaded_alone,
-            all_loaded, step_set, copied, function,
+            all_loaded, step_set, copied, function, collectives,
         )
     },
 }  # fmt: skip

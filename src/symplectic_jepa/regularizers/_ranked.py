@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from torch import nn
@@ -20,17 +19,9 @@ if TYPE_CHECKING:
 
 Group = Optional[Union["ProcessGroup", "DeviceMesh"]]  # noqa: UP045  (evaluated at run time, and not every torch build has these types)
 
-_imposed: list[Ranks] = []
-
-
-@contextmanager
-def imposed(ranks: Ranks) -> Iterator[None]:
-    """Regularizers inside a user's module take the ranks of the objective around it, without being written to."""
-    _imposed.append(ranks)
-    try:
-        yield
-    finally:
-        _imposed.pop()
+# The ranks of the objective that is calling a user's module: they hold for our regularizers inside it, too. Not written
+# into these, because the module is the user's.
+imposed: list[Ranks] = []
 
 
 class Ranked:
@@ -56,8 +47,8 @@ class Ranked:
         """The ranks that share the batch in the current mode: in eval mode this one alone, so that it may be alone."""
         if not self.training:
             return Ranks(sync=False)
-        if _imposed:
-            return _imposed[-1]
+        if imposed:
+            return imposed[-1]
         if not self.ranks.shared:
             return self.ranks
         assert isinstance(self, nn.Module)
