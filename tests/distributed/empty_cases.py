@@ -23,7 +23,8 @@ def run(name, rank, world):
 def main(rank, world):
     results = {name: run(name, rank, world) for name in CASES}
     # Inside a user's module the regularizer sees the empty batch, too.
-    nested = sj.Penalty(lambda x, loss=sj.SIGReg(slices=7).double(): loss(x), views="separate")
+    sigreg = sj.SIGReg(slices=7).double()
+    nested = sj.Penalty(lambda x: sigreg(x), views="separate")  # noqa: PLW0108  (not itself a regularizer)
     objective = sj.LeJEPAObjective({"nested": nested}, global_views=1)
     results["nested"] = objective(data(torch.float64).split(SHARDS[world], dim=1)[rank]).terms["nested"]
     return results

@@ -37,6 +37,8 @@ def disagreements(request, tmp_path_factory):
 @pytest.mark.parametrize("name", NAMED)
 def test_every_rank_names_the_one_that_differs_and_in_what(disagreements, name):
     assert agreement_cases.OTHER == 1
+    if len(disagreements) == 3 and name in agreement_cases.COMPILED:
+        pytest.skip("compiled on two ranks only")
     for rank in disagreements:
         assert NAMED[name].format(odd=1, usual=0) in str(rank[name])
         assert "rank 2" not in str(rank[name])  # it is like rank 0
@@ -44,6 +46,8 @@ def test_every_rank_names_the_one_that_differs_and_in_what(disagreements, name):
 
 @pytest.mark.parametrize("name", ["loaded", "loaded_compiled", "loaded_alone"])
 def test_a_checkpoint_that_rank_0_alone_loads_is_an_error_at_the_next_step(disagreements, name):
+    if len(disagreements) == 3 and name in agreement_cases.COMPILED:
+        pytest.skip("compiled on two ranks only")
     for rank in disagreements:
         before, error = rank[name]
         assert before > 0
@@ -66,8 +70,8 @@ def test_a_copy_is_compared_anew_and_a_common_load_is_no_error(disagreements):
 def test_settings_are_compared_once_and_counters_within_the_all_reduce(disagreements):
     for rank in disagreements:
         first, second, third = rank["collectives"]
-        assert first == ["all_gather", "all_reduce"]
-        assert second == third == ["all_reduce"]
+        assert first == {"all_gather": 1, "all_reduce": 1, "all_gather_object": 0}
+        assert second == third == {"all_gather": 0, "all_reduce": 1, "all_gather_object": 0}
 
 
 @pytest.mark.parametrize("world", empty_cases.SHARDS)

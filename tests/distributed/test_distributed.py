@@ -166,7 +166,7 @@ def nested_in_one_process(rank):
     whole = group_cases.nested(0, 1)
     part = whole["grad"].split(SHARDS[2], dim=1)[rank % 2]
     group = {"loss": whole["loss"], "grad": 2 * part}
-    # In a group: the prediction loss with the user's penalty's local sums, and both of its regularizers, each both ways.
+    # In a group: one for the objective and one for each regularizer inside the user's penalty, both ways.
     return {"local": (local, 0), "compiled": (local, 0), "group": (group, 6), "compiled group": (group, 6)}
 
 
