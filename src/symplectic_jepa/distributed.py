@@ -10,7 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from symplectic_jepa import _checks, agreement
+from symplectic_jepa import _checks
+from symplectic_jepa._agreement import Comparison
 from symplectic_jepa._derivatives import transforming
 from symplectic_jepa._precision import wide_dtype
 
@@ -130,7 +131,7 @@ def _all_reduce_sum(x: Tensor, counters: list[Tensor], group: str, member: int, 
     ranks. Summed in both directions, each rank holds ``W · ∂L/∂θ`` of its own samples and the average is exact.
 
     This is a custom operator because torch 2.11 compiles the equivalent autograd function into a graph with the right
-    value and no gradient. It also lets a compiled graph compare the ranks, see `agreement`: ``member`` and ``counters``
+    value and no gradient. It also lets a compiled graph compare the ranks, see `Comparison`: ``member`` and ``counters``
     are those of `Ranks`.
     """
     ranks = Ranks(group=group or None).process_group
@@ -138,11 +139,11 @@ def _all_reduce_sum(x: Tensor, counters: list[Tensor], group: str, member: int, 
         total = x.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total, group=ranks)
         return total
-    agreement.before(member, lengths, ranks, x.device)
-    own = agreement.digest([int(counter) for counter in counters])
-    total = torch.cat((x, x.new_full((1,), own)))
+    comparison = Comparison(member, lengths, [int(counter) for counter in counters], ranks)
+    comparison.before(x.device)
+    total = torch.cat((x, x.new_full((1,), comparison.digest)))
     dist.all_reduce(total, group=ranks)
-    return agreement.after(member, lengths, ranks, total, own)
+    return comparison.after(total)
 
 
 @_all_reduce_sum.register_fake

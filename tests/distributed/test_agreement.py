@@ -23,7 +23,7 @@ NAMED = {
     "alone": "rank {odd}: seed = 1, but 0 on rank {usual}",
     "alone_length": "rank {odd}: slices = 8, but 7 on rank {usual}",
     "compiled": "rank {odd}: penalties.mean.weight = 0.5, but 0.05 on rank {usual}",
-    "step_set": "rank {odd}: penalties.spectrum_q.regularizer.schedule.step = 5, but 4 on rank {usual}",
+    "step_set": "rank {odd}: counters of random draws = (5, 5), but (4, 4) on rank {usual}",
     "function": "rank {odd}: penalties.spectrum_p.regularizer.seed = 11, but 4 on rank {usual}",
 }
 
@@ -54,7 +54,7 @@ def test_a_checkpoint_that_rank_0_alone_loads_is_an_error_at_the_next_step(disag
         # The usual counter is that of the majority; of two ranks, that of rank 0.
         odd, usual = (0, 1) if len(disagreements) == 3 else (1, 0)
         assert f"rank {odd}: " in error
-        assert "schedule.step = " in error
+        assert "counters of random draws = (" in error
         assert f"on rank {usual}" in error
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from torch import nn
 
-from symplectic_jepa import _codec, agreement
+from symplectic_jepa import _agreement, _codec
 from symplectic_jepa._precision import ExactBuffers
 from symplectic_jepa.distributed import Ranks
 from symplectic_jepa.pretrained import Pretrained
@@ -40,7 +40,7 @@ class Ranked:
         self._join()  # a copy may get other settings
 
     def _join(self) -> None:
-        self.ranks = Ranks(self.ranks.sync, self.ranks.group, agreement.join(self))
+        self.ranks = Ranks(self.ranks.sync, self.ranks.group, _agreement.join(self))
 
     @property
     def batch_ranks(self) -> Ranks:

@@ -177,8 +177,8 @@ class Schedule(nn.Module):
         self.fixed.fill_(step is not None)
 
     def config(self) -> dict[str, Any]:
-        """What determines the matrices, for a comparison between ranks."""
-        return {"kind": self.kind, "seed": self.seed, "every": self.every, "step": int(self.step)}
+        """What determines the matrices, beside the step."""
+        return {"kind": self.kind, "seed": self.seed, "every": self.every}
 
     def get_extra_state(self) -> Tensor:
         """The step counter, for ``state_dict``."""
