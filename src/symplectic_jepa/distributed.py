@@ -131,8 +131,8 @@ def _all_reduce_sum(x: Tensor, counters: list[Tensor], group: str, member: int, 
     ranks. Summed in both directions, each rank holds ``W · ∂L/∂θ`` of its own samples and the average is exact.
 
     This is a custom operator because torch 2.11 compiles the equivalent autograd function into a graph with the right
-    value and no gradient. It also lets a compiled graph compare the ranks, see `Comparison`: ``member`` and ``counters``
-    are those of `Ranks`.
+    value and no gradient. It also lets a compiled graph compare the ranks, see `Comparison`; ``member`` and
+    ``counters`` are those of `Ranks`.
     """
     ranks = Ranks(group=group or None).process_group
     if not member:
