@@ -152,7 +152,7 @@ def states(q: Tensor, p: Tensor, control: Tensor | None = None) -> None:
 
 def samples(name: str, x: Tensor, *, minimum: int = 1) -> Tensor:
     """Return ``x`` if it is a floating-point ``(..., N, D)`` tensor with at least ``minimum`` rows N."""
-    if floating(name, x).ndim < 2 or x.shape[-2] < minimum or 0 in x.shape:
+    if floating(name, x).ndim < 2 or x.shape[-2] < minimum or 0 in (*x.shape[:-2], x.shape[-1]):
         raise ValueError(f"{name} must have shape (..., N >= {minimum}, D >= 1), got {tuple(x.shape)}")
     return x
 

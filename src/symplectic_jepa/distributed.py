@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from symplectic_jepa import _checks
+from symplectic_jepa._agreement import Comparison
 from symplectic_jepa._derivatives import transforming
 from symplectic_jepa._precision import wide_dtype
 
@@ -30,6 +31,8 @@ class Ranks:
     Args:
         sync: if ``False``, the samples of this process form a batch by themselves.
         group: name of the process group; ``None`` for the default group.
+        member: number of the module whose settings are compared between ranks; 0 compares nothing.
+        counters: its counters of random draws, scalars on the CPU, which are compared too.
 
     Raises:
         ValueError: if ``sync`` is not a bool.
@@ -37,6 +40,8 @@ class Ranks:
 
     sync: bool = True
     group: str | None = None
+    member: int = field(default=0, repr=False, compare=False)
+    counters: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _checks.boolean("sync", self.sync)
@@ -91,50 +96,34 @@ class Ranks:
     def sum(self, local: Sequence[Tensor]) -> list[Tensor]:
         """Sum each tensor over all ranks with one collective.
 
-        The tensors are sent as one flat vector in the widest of their dtypes. Counts are float64 in this package, so
-        that 1,027 samples stay 1,027.
+        The tensors are sent as one flat vector in float64, where the device has it, so that 1,027 samples stay 1,027.
 
         Args:
             local: this rank's sums. Shapes must agree between ranks; numbers of samples may differ.
 
         Returns:
             The sums over ranks, in the order and dtypes of ``local``.
+
+        Raises:
+            RuntimeError: on every rank, if the settings or the random draws of ``member`` differ between ranks.
         """
         if not self.shared or not local:
             return list(local)
-        dtype = local[0].dtype
-        for x in local[1:]:
-            dtype = torch.promote_types(dtype, x.dtype)
+        dtype = wide_dtype(local[0])
+        flat = torch.cat([x.reshape(-1).to(dtype) for x in local])
+        lengths = [x.numel() for x in local]
         reduce = _Transformed.apply if transforming() else _all_reduce_sum
-        flat: Tensor = reduce(torch.cat([x.reshape(-1).to(dtype) for x in local]), self.group or "")
-        parts = flat.split_with_sizes([x.numel() for x in local])
+        total: Tensor = reduce(flat, list(self.counters), self.group or "", self.member, lengths)
+        parts = total.split_with_sizes(lengths)
         return [part.reshape(x.shape).to(x.dtype) for part, x in zip(parts, local, strict=True)]
 
 
-class Ranked:
-    """Mixin for modules with ``sync`` and ``process_group`` arguments, which are stored in ``ranks``."""
-
-    ranks: Ranks
-    training: bool
-
-    @property
-    def batch_ranks(self) -> Ranks:
-        """The ranks that share the batch in the current mode: in eval mode this one alone, so that it may be alone."""
-        return self.ranks if self.training else Ranks(sync=False)
-
-    @property
-    def sync(self) -> bool:
-        """Whether statistics are computed over the samples of all ranks in train mode."""
-        return self.ranks.sync
-
-    @property
-    def process_group(self) -> ProcessGroup | None:
-        """The ranks that share the batch; ``None`` for all of them."""
-        return self.ranks.process_group
-
-
-@torch.library.custom_op("symplectic_jepa::all_reduce_sum", mutates_args=())
-def _all_reduce_sum(x: Tensor, group: str) -> Tensor:
+@torch.library.custom_op(
+    "symplectic_jepa::all_reduce_sum",
+    mutates_args=(),
+    schema="(Tensor x, Tensor[] counters, str group, int member, SymInt[] lengths) -> Tensor",
+)
+def _all_reduce_sum(x: Tensor, counters: list[Tensor], group: str, member: int, lengths: list[int]) -> Tensor:
     """Sum over the ranks of a group (by name; empty for the default one), forward and backward.
 
     ``dist.all_reduce`` works in place and is invisible to autograd: every rank would lose the gradient that reaches it
@@ -142,24 +131,33 @@ def _all_reduce_sum(x: Tensor, group: str) -> Tensor:
     ranks. Summed in both directions, each rank holds ``W · ∂L/∂θ`` of its own samples and the average is exact.
 
     This is a custom operator because torch 2.11 compiles the equivalent autograd function into a graph with the right
-    value and no gradient.
+    value and no gradient. It also lets a compiled graph compare the ranks, see `Comparison`; ``member`` and
+    ``counters`` are those of `Ranks`.
     """
-    total = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total, group=Ranks(group=group or None).process_group)
-    return total
+    ranks = Ranks(group=group or None).process_group
+    if not member:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=ranks)
+        return total
+    comparison = Comparison(member, lengths, [int(counter) for counter in counters], ranks)
+    comparison.before(x.device)
+    total = torch.cat((x, x.new_full((1,), comparison.digest)))
+    dist.all_reduce(total, group=ranks)
+    return comparison.after(total)
 
 
 @_all_reduce_sum.register_fake
-def _(x: Tensor, group: str) -> Tensor:
+def _(x: Tensor, counters: list[Tensor], group: str, member: int, lengths: list[int]) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _keep_group(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
-    ctx.group = inputs[1]
+def _keep_group(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, counters, ctx.group, *_ = inputs
+    ctx.counters = len(counters)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    return _all_reduce_sum(grad, ctx.group), None
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return _all_reduce_sum(grad, [], ctx.group, 0, []), [None] * ctx.counters, None, None, None
 
 
 _all_reduce_sum.register_autograd(_backward, setup_context=_keep_group)
@@ -171,17 +169,17 @@ class _Transformed(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, group: str) -> Tensor:
-        total: Tensor = _all_reduce_sum(x, group)
+    def forward(x: Tensor, counters: list[Tensor], group: str, member: int, lengths: list[int]) -> Tensor:
+        total: Tensor = _all_reduce_sum(x, counters, group, member, lengths)
         return total
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _keep_group(ctx, inputs, output)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Transformed.apply(grad, ctx.group), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        return _Transformed.apply(grad, [], ctx.group, 0, []), None, None, None, None
 
 
 def count(samples: int, like: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
@@ -34,6 +35,36 @@ def run(make, rank, world, group=None, *, seed=0):
     return {"loss": value.detach(), **{k: p.grad for k, p in model.named_parameters()}}
 
 
+class Mine(nn.Module):
+    """A penalty of a user, with regularizers of ours inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleList([sj.SIGReg(slices=7), sj.MeanPenalty()])
+
+    def forward(self, x):
+        return self.parts[0](x) + self.parts[1](x[..., :3])
+
+
+def nested(rank, world, *, compiled=False, x=None, **ranks):
+    """Loss and gradient of an objective around such a penalty, the number of collectives, and the module's settings."""
+    loss = sj.LeJEPAObjective({"mine": sj.Penalty(Mine())}, **ranks).double()
+    before = str(loss.penalties), [module.ranks for module in loss.modules() if hasattr(module, "ranks")]
+    if compiled:
+        loss.compile(fullgraph=True, backend="aot_eager")
+    x = (data(torch.float64).split(SHARDS[world], dim=1)[rank] if x is None else x).clone().requires_grad_()
+    calls, all_reduce = [], dist.all_reduce
+    dist.all_reduce = lambda *args, **kwargs: (calls.append(kwargs["group"]), all_reduce(*args, **kwargs))[1]
+    value = loss(x).loss
+    value.backward()
+    dist.all_reduce = all_reduce
+    after = str(loss.penalties), [module.ranks for module in loss.modules() if hasattr(module, "ranks")]
+    assert after == before, "the user's module was written to"
+    wanted = loss.process_group
+    assert all(group is wanted or group == wanted for group in calls), "another group"
+    return {"loss": value.detach(), "grad": x.grad, "calls": torch.tensor(len(calls))}
+
+
 def main(rank, world):
     groups = [dist.new_group([0, 1]), dist.new_group([2, 3])]
     mine, other = groups[rank // 2], groups[1 - rank // 2]
@@ -60,6 +91,12 @@ def main(rank, world):
         except (TypeError, ValueError) as error:
             refusals.append(str(error))
     results["refusals"] = refusals
+    results["nested"] = {
+        "local": nested(rank, 4, sync=False),
+        "compiled": nested(rank, 4, sync=False, compiled=True),
+        "group": nested(rank % 2, 2, process_group=mine),
+        "compiled group": nested(rank % 2, 2, process_group=mine, compiled=True),
+    }
     return results
 
 

@@ -126,6 +126,23 @@ def test_groups_of_ranks_keep_their_statistics_apart(tmp_path):
         assert "that this rank belongs to" in got["refusals"][0]
         assert "DeviceMesh with one dimension" in got["refusals"][1]
 
+        for name, (wanted, calls) in nested_in_one_process(rank).items():
+            found = got["nested"][name]
+            assert found["calls"] == calls, name
+            for key in ("loss", "grad"):
+                torch.testing.assert_close(found[key], wanted[key], rtol=1e-10, atol=1e-12, msg=f"{name}, {key}")
+
+
+def nested_in_one_process(rank):
+    """Of each case: loss and gradient, which DDP would average over the group, and the collectives both ways."""
+    shard = data(torch.float64).split(SHARDS[4], dim=1)[rank]
+    local = group_cases.nested(0, 1, x=shard)
+    whole = group_cases.nested(0, 1)
+    part = whole["grad"].split(SHARDS[2], dim=1)[rank % 2]
+    group = {"loss": whole["loss"], "grad": 2 * part}
+    # In a group: one for the objective and one for each regularizer inside the user's penalty, both ways.
+    return {"local": (local, 0), "compiled": (local, 0), "group": (group, 6), "compiled group": (group, 6)}
+
 
 def test_without_a_process_group_nothing_is_reduced():
     assert (Ranks().size, Ranks().rank, Ranks().shared) == (1, 0, False)

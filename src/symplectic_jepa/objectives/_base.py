@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import ExactBuffers, exact_scalar, full_precision
-from symplectic_jepa.distributed import Ranked, Ranks, count
+from symplectic_jepa.distributed import Ranks, count
 from symplectic_jepa.objectives.penalty import Penalty, StateParts
 from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.regularizers import Measured, Reduction, reduce_all, set_step
-from symplectic_jepa.regularizers._base import Group
+from symplectic_jepa.regularizers._base import nothing, one_row
+from symplectic_jepa.regularizers._ranked import Group, Ranked
 
 T = TypeVar("T")
 
@@ -122,12 +123,11 @@ class Objective(Ranked, Pretrained, ExactBuffers):
         sync: bool = True,
         process_group: Group = None,
     ) -> None:
-        super().__init__()
+        super().__init__(sync=sync, process_group=process_group)
         _checks.instance("prediction", prediction, PredictionLoss)
         named = _checks.mapping("penalties", penalties, Penalty)
         if "prediction" in named:
             raise ValueError("penalties must not use the name 'prediction', which is reserved for the prediction loss")
-        self.ranks = Ranks.of(sync, process_group)
         self.penalties = nn.ModuleDict(named)
         self.prediction = prediction
         self.prediction_weight = _checks.finite("prediction_weight", prediction_weight, minimum=0.0)
@@ -147,19 +147,16 @@ class Objective(Ranked, Pretrained, ExactBuffers):
         Raises:
             ValueError: if ``states`` has another shape or too few views, or a required ``control`` is missing.
             TypeError: if ``states`` is not floating-point, or the prediction takes no ``control``.
+            RuntimeError: on every rank, if settings or random draws differ between the ranks that share the batch.
         """
-        return self._loss(StateParts(check_states(states, views=self.prediction.views)), control)
-
-    def _loss(self, parts: StateParts, control: Tensor | None) -> ObjectiveOutput:
-        named = dict(self._named_penalties())
         ranks = self.batch_ranks
-        predicted, *measured = reduce_all(
-            [
-                self.prediction.reduction(parts, control),
-                *(penalty.reduction(parts, ranks) for penalty in named.values()),
-            ],
-            ranks,
-        )
+        return self._loss(check_states(states, views=self.prediction.views, ranks=ranks), control, ranks)
+
+    def _loss(
+        self, states: Tensor, control: Tensor | None, ranks: Ranks, targets: Tensor | None = None
+    ) -> ObjectiveOutput:
+        named = dict(self._named_penalties())
+        predicted, *measured = self._measure(states, control, ranks, targets, named.values())
         # Not 1 · predicted: inductor would drop the product and return the detached term instead of the loss.
         loss = predicted.value if self.prediction_weight == 1 else self.prediction_weight * predicted.value
         scale = self.regularizer_scale.squeeze()
@@ -170,6 +167,23 @@ class Objective(Ranked, Pretrained, ExactBuffers):
         # Not |=, which torch 2.6 cannot export.
         terms.update({f"{name}/{key}": x for name, (_, statistics) in results.items() for key, x in statistics.items()})
         return ObjectiveOutput(loss, terms)
+
+    def _measure(
+        self,
+        states: Tensor,
+        control: Tensor | None,
+        ranks: Ranks,
+        targets: Tensor | None = None,
+        penalties: Iterable[Penalty] = (),
+    ) -> list[Measured]:
+        """The prediction loss and the penalties, with one collective."""
+        parts = StateParts(states, targets)
+        if states.shape[1]:
+            predicted = self.prediction.reduction(parts, control)
+        else:
+            given = StateParts(one_row(states), None if targets is None else one_row(targets))
+            predicted = nothing(self.prediction.reduction(given, None if control is None else one_row(control)))
+        return reduce_all([predicted, *(penalty.reduction(parts, ranks) for penalty in penalties)], ranks)
 
     def set_regularizer_scale(self, scale: float) -> None:
         """Set the factor of all penalties in place, without host synchronisation.
@@ -230,8 +244,8 @@ def mean_over_samples(losses: Tensor) -> Reduction:
     return Reduction([count(losses.numel(), losses), losses.sum()], finish)
 
 
-def check_states(states: Tensor, *, views: int) -> Tensor:
-    """Return ``states`` if they are ``(V, B, D)`` with at least ``views`` views."""
+def check_states(states: Tensor, *, views: int, ranks: Ranks) -> Tensor:
+    """Return ``states`` if they are ``(V, B, D)`` with at least ``views`` views; ``B = 0`` if other ranks have some."""
     if _checks.floating("states", states).ndim != 3 or states.shape[0] < views:
         raise ValueError(f"states must have shape (V >= {views}, B, D), got {tuple(states.shape)}")
-    return _checks.samples("states", states)
+    return _checks.samples("states", states, minimum=0 if ranks.shared else 1)

@@ -13,7 +13,7 @@ from symplectic_jepa._precision import full_precision
 from symplectic_jepa.objectives._base import Objective, PredictionLoss, Setting, mean_over_samples
 from symplectic_jepa.objectives.penalty import Penalty, StateParts
 from symplectic_jepa.predictors import HamiltonianPredictor, Predictor
-from symplectic_jepa.regularizers import Reduction, reduce_all
+from symplectic_jepa.regularizers import Reduction
 from symplectic_jepa.regularizers._base import Group
 
 Match = Literal["q", "qp"]
@@ -184,11 +184,11 @@ class HamJEPAObjective(Objective):
             ValueError: if the views differ in shape or device, or a required ``control`` is missing.
             TypeError: if one is not floating-point.
         """
-        if _checks.samples("z_a", z_a).shape != _checks.samples("z_b", z_b).shape:
+        ranks = self.batch_ranks
+        if _checks.samples("z_a", z_a, minimum=0 if ranks.shared else 1).shape != _checks.samples("z_b", z_b).shape:
             raise ValueError(f"z_a and z_b must have the same shape, got {tuple(z_a.shape)} and {tuple(z_b.shape)}")
         _checks.same_device(z_a=z_a, z_b=z_b)
-        parts = StateParts(torch.stack((z_a, z_b.to(z_a.dtype))))
-        return reduce_all([self.prediction.reduction(parts, control)], self.batch_ranks)[0].value
+        return self._measure(torch.stack((z_a, z_b.to(z_a.dtype))), control, ranks)[0].value
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # In older files the predictor is a direct child of the objective.

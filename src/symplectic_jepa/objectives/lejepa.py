@@ -11,7 +11,7 @@ from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
 from symplectic_jepa.objectives._base import Objective, PredictionLoss, Setting, check_states, mean_over_samples
 from symplectic_jepa.objectives.penalty import Penalty, StateParts
-from symplectic_jepa.regularizers import Reduction, reduce_all
+from symplectic_jepa.regularizers import Reduction
 from symplectic_jepa.regularizers._base import Group
 
 Convention = Literal["sum", "convex"]
@@ -91,5 +91,5 @@ class LeJEPAObjective(Objective):
     @full_precision
     def prediction_loss(self, states: Tensor) -> Tensor:
         """``L_pred`` of states ``(V, B, D)``, the global views first."""
-        parts = StateParts(check_states(states, views=self.prediction.views))
-        return reduce_all([self.prediction.reduction(parts, None)], self.batch_ranks)[0].value
+        ranks = self.batch_ranks
+        return self._measure(check_states(states, views=self.prediction.views, ranks=ranks), None, ranks)[0].value

@@ -11,6 +11,8 @@ from symplectic_jepa import _checks
 from symplectic_jepa.distributed import Ranks
 from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.regularizers import BatchRegularizer, Measured, Reduction, reduce_all
+from symplectic_jepa.regularizers._base import contribution
+from symplectic_jepa.regularizers._ranked import imposed
 from symplectic_jepa.state import split_state
 
 Part = Literal["q", "p", "z"]
@@ -78,17 +80,21 @@ class Penalty(Pretrained, nn.Module):
             TypeError: if ``states`` is not a floating-point tensor.
             ValueError: if it has fewer than two dimensions, or an empty one.
         """
-        samples = self._samples(StateParts(_checks.samples("states", states)))
-        if isinstance(self.regularizer, BatchRegularizer):
-            return self.regularizer.measure(samples)
-        return reduce_all([self._local(samples)], Ranks(sync=False))[0]
+        ours = self.regularizer if isinstance(self.regularizer, BatchRegularizer) else None
+        shared = ours is not None and ours.batch_ranks.shared
+        samples = self._samples(StateParts(_checks.samples("states", states, minimum=0 if shared else 1)))
+        return reduce_all([self._local(samples)], Ranks(sync=False))[0] if ours is None else ours.measure(samples)
 
     def reduction(self, parts: StateParts, ranks: Ranks) -> Reduction:
         """The penalty as a `Reduction`, so that an objective needs only one collective; see `BatchRegularizer`."""
         samples = self._samples(parts)
         if isinstance(self.regularizer, BatchRegularizer):
-            return self.regularizer.reduction(samples, ranks)
-        return self._local(samples)
+            return contribution(self.regularizer, samples, ranks)
+        imposed.append(ranks)
+        try:
+            return self._local(samples)
+        finally:
+            imposed.pop()
 
     def _samples(self, parts: StateParts) -> Tensor:
         part = parts[self.on]

@@ -191,14 +191,15 @@ class TrajectoryObjective(Objective):
             ValueError: if a shape does not fit, or required ``controls`` are missing.
             TypeError: if a tensor is not floating-point, or the predictor takes no controls.
         """
-        states = check_states(states, views=self.prediction.views)
+        ranks = self.batch_ranks
+        states = check_states(states, views=self.prediction.views, ranks=ranks)
         if targets is not None and _checks.floating("targets", targets).shape != states.shape:
             raise ValueError(
                 f"targets must have the shape of states, {tuple(states.shape)}, got {tuple(targets.shape)}"
             )
         if targets is not None:
             _checks.same_device(states=states, targets=targets)
-        return self._loss(StateParts(states, targets), controls)
+        return self._loss(states, controls, ranks, targets)
 
 
 def _both_ways(halves: Halves) -> Halves:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
-from symplectic_jepa.distributed import Ranked, Ranks
+from symplectic_jepa.distributed import Ranks
 from symplectic_jepa.pretrained import Pretrained
+from symplectic_jepa.regularizers._ranked import Group as Group
+from symplectic_jepa.regularizers._ranked import Ranked
 from symplectic_jepa.regularizers.draws import set_step
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
-    from torch.distributed.device_mesh import DeviceMesh
-
-Group = Optional[Union["ProcessGroup", "DeviceMesh"]]  # noqa: UP045  (evaluated at run time, and not every torch build has these types)
 
 
 class Measured(NamedTuple):
@@ -51,6 +48,16 @@ def reduce_all(reductions: Sequence[Reduction], ranks: Ranks) -> list[Measured]:
     return [Measured(value, {k: x.detach() for k, x in statistics.items()}) for value, statistics in measured]
 
 
+def one_row(x: Tensor) -> Tensor:
+    """One row of ones for empty ``(..., 0, D)``: the code of a rank without samples runs on it, for `nothing`."""
+    return F.pad(x, (0, 0, 0, 1), value=1.0)
+
+
+def nothing(reduction: Reduction) -> Reduction:
+    """The contribution of a rank without samples: zeros, also as gradients."""
+    return Reduction([0 * x for x in reduction.sums], reduction.finish)
+
+
 class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
     """A scalar of samples ``(..., N, D)`` that is exact under data parallelism; leading dimensions are averaged.
 
@@ -59,7 +66,8 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
     objective, on the local batch.
 
     In eval mode no rank waits for another: statistics are those of the local batch, as in ``SyncBatchNorm``. For those
-    of the global batch without gradients, call it in train mode under ``torch.no_grad()``, on every rank.
+    of the global batch without gradients, call it in train mode under ``torch.no_grad()``, on every rank. A rank may
+    have no samples, ``N = 0``, if another has some.
 
     Args:
         sync: use statistics of the global batch if ``torch.distributed`` is initialised; ``False`` uses the local one.
@@ -85,8 +93,7 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
         __call__: Callable[..., Tensor]
 
     def __init__(self, *, sync: bool = True, process_group: Group = None) -> None:
-        super().__init__()
-        self.ranks = Ranks.of(sync, process_group)
+        super().__init__(sync=sync, process_group=process_group)
 
     @abstractmethod
     def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
@@ -110,6 +117,7 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
         Raises:
             TypeError: if ``x`` is not a floating-point tensor.
             ValueError: if it has fewer than two dimensions, or too few samples for the statistic.
+            RuntimeError: on every rank, if settings or random draws differ between the ranks that share the batch.
         """
         return self.measure(x, **given).value
 
@@ -117,4 +125,11 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
     def measure(self, x: Tensor, /, **given: Tensor | None) -> Measured:
         """The scalar and its statistics, which are detached and stay on the device; arguments as for `forward`."""
         ranks = self.batch_ranks
-        return reduce_all([self.reduction(x, ranks, **given)], ranks)[0]
+        return reduce_all([contribution(self, x, ranks, **given)], ranks)[0]
+
+
+def contribution(regularizer: BatchRegularizer, x: Tensor, ranks: Ranks, **given: Tensor | None) -> Reduction:
+    """The regularizer's reduction of ``(..., N, D)``, where this rank may have no samples if another has some."""
+    if x.ndim > 1 and x.shape[-2] == 0 and ranks.shared:
+        return nothing(regularizer.reduction(one_row(x), ranks, **given))
+    return regularizer.reduction(x, ranks, **given)

@@ -176,6 +176,10 @@ class Schedule(nn.Module):
             self.step.fill_(step)
         self.fixed.fill_(step is not None)
 
+    def config(self) -> dict[str, Any]:
+        """What determines the matrices, beside the step."""
+        return {"kind": self.kind, "seed": self.seed, "every": self.every}
+
     def get_extra_state(self) -> Tensor:
         """The step counter, for ``state_dict``."""
         return self.step.clone()
