@@ -110,6 +110,30 @@ class Ranks:
         parts = flat.split_with_sizes([x.numel() for x in local])
         return [part.reshape(x.shape).to(x.dtype) for part, x in zip(parts, local, strict=True)]
 
+    def row_counts(self, rows: int, device: torch.device) -> list[int]:
+        """The numbers of rows on each rank, by a small collective that the host waits for."""
+        if not self.shared:
+            return [rows]
+        own = torch.zeros(self.size, dtype=torch.int64, device=device)
+        own[self.rank] = rows
+        counts: list[int] = self.sum([own])[0].tolist()
+        return counts
+
+    def gather(self, x: Tensor, counts: Sequence[int]) -> Tensor:
+        """The rows ``(..., N, D)`` of all ranks, in their order and without a gradient, with one collective.
+
+        Args:
+            x: this rank's rows ``(..., n, D)``; ``n`` may differ between ranks.
+            counts: the number of rows on each rank, from `row_counts`.
+        """
+        x = x.detach()
+        if not self.shared:
+            return x
+        rows = x.movedim(-2, 0)
+        padded = torch.cat((rows, rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])))
+        parts: Tensor = _all_gather(padded, self.group or "", self.size)
+        return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)]).movedim(0, -2)
+
 
 class Ranked:
     """Mixin for modules with ``sync`` and ``process_group`` arguments, which are stored in ``ranks``."""
@@ -182,6 +206,19 @@ class _Transformed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _Transformed.apply(grad, ctx.group), None
+
+
+@torch.library.custom_op("symplectic_jepa::all_gather", mutates_args=())
+def _all_gather(x: Tensor, group: str, size: int) -> Tensor:
+    """The tensors of all ranks, ``(size, ...)``; an operator because ``torch.func`` passes wrapped tensors."""
+    parts = x.new_empty(size, *x.shape)
+    dist.all_gather(list(parts), x.contiguous(), group=Ranks(group=group or None).process_group)
+    return parts
+
+
+@_all_gather.register_fake
+def _(x: Tensor, group: str, size: int) -> Tensor:
+    return x.new_empty(size, *x.shape)
 
 
 def count(samples: int, like: Tensor) -> Tensor:
