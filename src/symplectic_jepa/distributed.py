@@ -116,7 +116,7 @@ class Ranks:
             return [rows]
         own = torch.zeros(self.size, dtype=torch.int64, device=device)
         own[self.rank] = rows
-        counts: list[int] = self.sum([own])[0].tolist()
+        counts: list[int] = Ranks(group=self.group).sum([own])[0].tolist()
         return counts
 
     def gather(self, x: Tensor, counts: Sequence[int]) -> Tensor:

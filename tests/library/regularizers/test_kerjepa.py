@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from symplectic_jepa import MMD, SIGReg, SlicedMMD
+from symplectic_jepa import MMD, SIGReg, SlicedMMD, VICReg
 from symplectic_jepa.regularizers import pairs
 from tests.helpers.samples import directions, samples
 
@@ -52,11 +52,32 @@ def test_sliced_mmd_is_the_integral_that_sigreg_approximates():
     assert fine == pytest.approx(40 * math.sqrt(2 * math.pi) * SlicedMMD()(x, directions=A).item(), rel=1e-6)
 
 
-def test_slices_in_chunks_give_the_same(monkeypatch):
+@pytest.mark.parametrize("entries", [3 * 81, 2 * 9])  # several slices at once, and two rows of one
+def test_slices_in_chunks_give_the_same(monkeypatch, entries):
     x = samples(2, 9, D).requires_grad_()
     whole = SlicedMMD()(x, directions=A)
     (grad,) = torch.autograd.grad(whole, x)
-    monkeypatch.setattr(pairs, "_ENTRIES", 3 * 81)
+    monkeypatch.setattr(pairs, "_ENTRIES", entries)
     parts = SlicedMMD()(x, directions=A)
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(torch.autograd.grad(parts, x)[0], grad)
+
+
+@pytest.mark.parametrize("make", [MMD, lambda: SlicedMMD(slices=3), VICReg], ids=["MMD", "SlicedMMD", "VICReg"])
+def test_pairs_are_held_in_blocks(monkeypatch, make):
+    """No tensor grows with N²; value and gradient are those of all pairs at once, in float64."""
+    n, dim = 300, 320  # fewer rows than coordinates, so that VICReg takes pairs too
+    x = samples(n, dim).requires_grad_()
+    expected = make()(x)
+    (grad,) = torch.autograd.grad(expected, x)
+    monkeypatch.setattr(pairs, "_ENTRIES", 4 * n)
+    with Largest() as largest:
+        value = make()(x)
+        (got,) = torch.autograd.grad(value, x)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(got, grad)
+    assert largest.numel < 1.1 * x.numel()
+    monkeypatch.setattr(pairs, "_ENTRIES", 2**24)
+    with Largest() as whole:
+        MMD()(x[:, :10])
+    assert whole.numel == n * n  # the measure would notice
