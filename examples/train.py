@@ -29,9 +29,10 @@ def main() -> None:
         with ranks(recipe.train.device) as mine:
             if mine.main:
                 stack.enter_context(locked(recipe.out))  # before the data are read, and until the figure is written
-            out = train(recipe, load_data(recipe.data), mine)
+            data = load_data(recipe.data)
+            out = train(recipe, data, mine)
+            evaluate(out, data, mine)
         if mine.main:
-            evaluate(out)
             summary_figure([diagnostics(out)], out / "summary.png")
 
 

@@ -67,8 +67,8 @@ def _train(recipe: Recipe, data: ImageData, mine: Ranks) -> Path:
 
     def track() -> None:
         """Evaluate, after the checkpoint so that no failure here loses it. A resumed run does it again."""
-        if mine.main and every and schedules.due(step, every):
-            log.write_curves(step, step // steps_per_epoch, progress(model, data, initial))
+        if every and schedules.due(step, every):
+            log.write_curves(step, step // steps_per_epoch, progress(model, data, initial, mine))
 
     with Log(out, mine, total=schedules.total, step=step) as log, Stop(mine) as stop:
         track()
