@@ -31,6 +31,7 @@ from symplectic_jepa.regularizers import (
 )
 from tests.helpers import oracles
 from tests.helpers.cases import REGULARIZERS
+from tests.helpers.memory import Largest
 from tests.helpers.samples import directions, orthonormal, samples
 
 D = 12
@@ -140,6 +141,15 @@ def test_a_large_mean_costs_no_digits(name, n):
     assert values[0].item() == pytest.approx(values[1].item(), rel=1e-6)
     grads = [torch.autograd.grad(value, z)[0] for value, z in zip(values, (narrow, wide), strict=True)]
     assert (grads[0] - grads[1]).norm() <= 3e-6 * grads[1].norm()
+
+
+@pytest.mark.parametrize("name", ["vicreg", "barlow", "participation_full", "coding_rate"])
+def test_matrices_are_float32_where_that_is_enough(name):
+    """On one rank no D × D matrix is float64, except that of the coding rate, whose identity would be lost."""
+    x = batch(name, 64, D).float().requires_grad_()
+    with Largest(torch.float64) as wide:
+        torch.autograd.grad(CASES[name][0](x), x)
+    assert (wide.numel >= D * D) == (name == "coding_rate")
 
 
 def test_barlow_twins_takes_two_views_either_way():
