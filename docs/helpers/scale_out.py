@@ -46,9 +46,10 @@ Other regularizers on the whole state `z` ({dim} coordinates, two views taken se
 rank and step, forward and backward together. All but `BarlowTwins` need to know the number of samples on all ranks, so
 each adds a small collective, which the host waits for.
 
-- With at least as many samples as coordinates (here from {square} GPUs on), `VICReg`, `CodingRate` and the participation
-  ratio of the full covariance sum a D × D matrix, in float64, in both passes. With fewer they gather the samples once, in
-  the forward pass, and each rank computes the pairs of its own; `CodingRate` then gathers the products too.
+- With at least as many samples as coordinates (here from {square} GPUs on), `VICReg`, `CodingRate` and the
+  participation ratio of the full covariance sum a D × D matrix, in float64, in both passes. With fewer they gather the
+  samples once, in the forward pass, and each rank computes the pairs of its own; `CodingRate` then gathers the products
+  too.
 - `BarlowTwins` always sums a D × D matrix.
 - The MMDs always gather the samples, `SlicedMMD` only their {slices} projections, in float64. Each rank computes the
   kernel of its own samples with all, so its work grows with the number of ranks, not with the square of it.

@@ -6,7 +6,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor, of one dtype or any, that an operation returns, apart from views."""
+    """Elements of the largest tensor, of one dtype or any, that an operation returns, apart from views."""
 
     def __init__(self, dtype=None):
         super().__init__()
