@@ -11,8 +11,7 @@ from torch import Tensor
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
 from symplectic_jepa._precision import at_least_float32, power_of_two
-from symplectic_jepa.distributed import Ranks
-from symplectic_jepa.regularizers._base import Group
+from symplectic_jepa.distributed import Group, Ranks
 
 
 class LabelledFeatures(NamedTuple):

@@ -13,7 +13,7 @@ from torch.nn import functional
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
 from symplectic_jepa._precision import autocast_off
-from symplectic_jepa.distributed import Ranks
+from symplectic_jepa.distributed import Group, Ranks
 from symplectic_jepa.evaluation._inputs import (
     LabelledFeatures,
     cpu_generator,
@@ -21,7 +21,6 @@ from symplectic_jepa.evaluation._inputs import (
     same_width,
     together,
 )
-from symplectic_jepa.regularizers._base import Group
 
 _LARGEST, _SMALLEST = 1e15, 1e-3  # where LayerNorm overflows, and where its eps of 1e-5 outweighs any variance
 

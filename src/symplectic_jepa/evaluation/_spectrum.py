@@ -10,8 +10,8 @@ from torch import Tensor
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
 from symplectic_jepa._precision import at_least_float32, power_of_two
+from symplectic_jepa.distributed import Group
 from symplectic_jepa.evaluation._inputs import cpu_generator, feature_matrix, together
-from symplectic_jepa.regularizers._base import Group
 
 
 class Spectrum(NamedTuple):

@@ -13,6 +13,7 @@ from torch import Tensor
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
 from symplectic_jepa._precision import autocast_off
+from symplectic_jepa.distributed import Group
 from symplectic_jepa.evaluation._inputs import (
     cpu_generator,
     feature_matrix,
@@ -21,7 +22,6 @@ from symplectic_jepa.evaluation._inputs import (
     together,
     unit_rows,
 )
-from symplectic_jepa.regularizers._base import Group
 
 _CHUNK = 1024
 _PAIRS = 2**23  # distances held at once

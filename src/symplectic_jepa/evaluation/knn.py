@@ -13,9 +13,8 @@ from torch.nn import functional
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
 from symplectic_jepa._precision import autocast_off
-from symplectic_jepa.distributed import Ranks
+from symplectic_jepa.distributed import Group, Ranks
 from symplectic_jepa.evaluation._inputs import labelled, same_width, together, unit_rows
-from symplectic_jepa.regularizers._base import Group
 
 _BANK_ROWS = 2**14  # training rows compared at once
 

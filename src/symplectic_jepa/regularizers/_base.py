@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
+from symplectic_jepa.distributed import Group as Group
 from symplectic_jepa.distributed import Ranked, Ranks
 from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.regularizers.draws import set_step
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
-    from torch.distributed.device_mesh import DeviceMesh
-
-Group = Optional[Union["ProcessGroup", "DeviceMesh"]]  # noqa: UP045  (evaluated at run time, and not every torch build has these types)
 
 
 class Measured(NamedTuple):
