@@ -31,6 +31,7 @@ class Ranks:
     Args:
         sync: if ``False``, the samples of this process form a batch by themselves.
         group: name of the process group; ``None`` for the default group.
+        empty: this rank has no samples; the row that it computes with stands in for none, and is not gathered.
 
     Raises:
         ValueError: if ``sync`` is not a bool.
@@ -38,6 +39,7 @@ class Ranks:
 
     sync: bool = True
     group: str | None = None
+    empty: bool = False
 
     def __post_init__(self) -> None:
         _checks.boolean("sync", self.sync)
@@ -116,7 +118,7 @@ class Ranks:
         if not self.shared:
             return [rows]
         own = torch.zeros(self.size, dtype=torch.int64, device=device)
-        own[self.rank] = rows
+        own[self.rank] = 0 if self.empty else rows
         counts: list[int] = Ranks(group=self.group).sum([own])[0].tolist()
         return counts
 
@@ -130,7 +132,7 @@ class Ranks:
         x = x.detach()
         if not self.shared:
             return x
-        rows = x.movedim(-2, 0)
+        rows = x.movedim(-2, 0)[: counts[self.rank]]
         padded = torch.cat((rows, rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])))
         parts: Tensor = _all_gather(padded, self.group or "", self.size)
         return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)]).movedim(0, -2)

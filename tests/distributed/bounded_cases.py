@@ -5,7 +5,7 @@ import torch.distributed as dist
 
 import symplectic_jepa as sj
 from symplectic_jepa import evaluation
-from symplectic_jepa.regularizers import pairs
+from symplectic_jepa.regularizers import Ranks, pairs
 from tests.distributed.ddp_cases import SHARDS, on_this_rank
 
 D, WIDE = 12, 40  # fewer and more coordinates than the 24 rows of the batch
@@ -38,6 +38,15 @@ def run(name, dim, mean, dtype, rank, world):
     return value.detach(), x.grad / world
 
 
+def of_the_second_rank(name, rank):
+    """The value, and this rank's gradient, if the first rank has no samples and contributes a row times zero."""
+    x = batch(WIDE, 0.0).double()[:, : 24 if rank else 1].clone().requires_grad_()
+    sums, finish = REGULARIZERS[name]().reduction(x, Ranks(empty=rank == 0))
+    value = finish(Ranks().sum([rank * part for part in sums])).value
+    value.backward()
+    return value.detach(), x.grad / 2
+
+
 def labelled(rows=400, test=60, dim=16, classes=9):
     generator = torch.Generator().manual_seed(1)
     centres = torch.randn(classes, dim, generator=generator)
@@ -66,6 +75,8 @@ def main(rank, world):
         for dim in (D, WIDE)
         for mean, dtype in ((0.0, torch.float64), (MEAN, torch.float32))
     }
+    if world == 2:
+        results["empty"] = {name: of_the_second_rank(name, rank) for name in ("full", "vicreg", "coding_rate", "mmd")}
     pairs._ENTRIES = 50  # two rows at a time
     results["blocks"] = run("mmd", D, 0.0, torch.float64, rank, world)
 

@@ -52,6 +52,14 @@ def test_blocks_of_a_rank_and_the_transforms_of_torch_func_give_the_same(results
     compare([(expected[0], rank["grad"]) for rank in results[world]], expected, world, 1e-10)
 
 
+def test_a_rank_without_samples_adds_no_pairs(results):
+    for name in results[2][0]["empty"]:
+        value, grad = cases.run(name, cases.WIDE, 0.0, torch.float64, 0, 1)
+        for rank, (got, part) in enumerate(x["empty"][name] for x in results[2]):
+            assert relative_error(got, value) <= 1e-10, name
+            assert (part - grad).norm() <= 1e-10 * grad.norm() if rank else not part.any(), name
+
+
 @pytest.mark.parametrize("world", WORLDS)
 def test_an_mmd_exchanges_its_rows_once(results, world):
     for rank in results[world]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import wide_dtype
@@ -66,8 +67,10 @@ class CodingRate(BatchRegularizer):
             factor = torch.linalg.cholesky_ex(matrix).L
             first = sum(counts[: ranks.rank])
             own = torch.eye(sum(counts), dtype=z.dtype, device=z.device)[:, first : first + counts[ranks.rank]]
+            own = functional.pad(own, (0, z.shape[-2] - counts[ranks.rank]))  # of an empty rank, whose row is none
             gradient = scale / self.eps**2 * torch.cholesky_solve(own.expand(len(z), -1, -1), factor).mT @ everyone
-            value = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) / ranks.size
+            share = counts[ranks.rank] / sum(counts)
+            value = share * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         rates = with_gradient(z, value, gradient)
         return Reduction([rates], lambda sums: Measured(-sums[0].mean().to(x.dtype), {"rate": sums[0].mean()}))
 
