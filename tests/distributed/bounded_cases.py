@@ -40,7 +40,7 @@ def run(name, dim, mean, dtype, rank, world):
 
 def of_the_second_rank(name, rank):
     """The value, and this rank's gradient, if the first rank has no samples and contributes a row times zero."""
-    x = batch(WIDE, 0.0).double()[:, : 24 if rank else 1].clone().requires_grad_()
+    x = batch(WIDE, 0.0).double()[0, : 24 if rank else 1].clone().requires_grad_()  # without leading dimensions
     sums, finish = REGULARIZERS[name]().reduction(x, Ranks(empty=rank == 0))
     value = finish(Ranks().sum([rank * part for part in sums])).value
     value.backward()

@@ -60,7 +60,7 @@ class CodingRate(BatchRegularizer):
         The gradient of ``R`` at this rank's rows is ``D/(N ε²) (I + D/(N ε²) ZZᵀ)⁻¹ Z``. A sum over ranks also sums
         gradients, so each rank gives the gradient of its rows and its share of the value.
         """
-        z, everyone = (rows.to(wide_dtype(x)).flatten(0, -3) for rows in (x, ranks.gather(x, counts)))
+        z, everyone = (rows.to(wide_dtype(x)).reshape(-1, *rows.shape[-2:]) for rows in (x, ranks.gather(x, counts)))
         with torch.no_grad():
             scale = x.shape[-1] / sum(counts)
             matrix = self._plus_identity(ranks.gather(z @ everyone.mT, counts), scale)
