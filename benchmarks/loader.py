@@ -25,8 +25,8 @@ from examples.images.reading import Selected, batches
 from examples.model.build import build_model, build_optimizer
 from examples.recipe.schema import load_recipe
 from examples.system.machine import machine
+from examples.system.ranks import ranks
 from examples.training.loop import clipping, make_crops, make_step, make_views
-from examples.training.ranks import ranks
 from examples.training.step_clock import StepClock
 
 

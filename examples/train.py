@@ -15,8 +15,8 @@ from examples.measurement.figures import diagnostics, summary_figure
 from examples.recipe.schema import load_recipe
 from examples.system.interrupt import ending_on_ctrl_c
 from examples.system.lock import locked
+from examples.system.ranks import ranks
 from examples.training.loop import train
-from examples.training.ranks import ranks
 
 
 @ending_on_ctrl_c("any checkpoint is kept; repeat the command with train.resume=true to go on")
@@ -30,9 +30,10 @@ def main() -> None:
         with ranks(recipe.train.device, timeout=recipe.train.timeout) as mine:
             if mine.main:
                 stack.enter_context(locked(recipe.out))  # before the data are read, and until the figure is written
-            out = train(recipe, load_data(recipe.data), mine)
+            data = load_data(recipe.data)
+            out = train(recipe, data, mine)
+            evaluate(out, data, mine)
         if mine.main:
-            evaluate(out)
             summary_figure([diagnostics(out)], out / "summary.png")
 
 

@@ -39,7 +39,8 @@ Generated from the code by `python -m docs.helpers.generate`; a test checks that
 Each maps samples `(…, N, D)` to a scalar. Costs are for N = {N}, D = {D}, float32 and default settings (Barlow Twins:
 two such views). GFLOP counts the matrix products, forward and backward. "MiB kept" is what the forward pass saves for
 the backward pass, without its input. "Exact under DDP" means that value and gradient are those of the global batch,
-tested on 2 to 4 processes. For this the MMDs exchange all samples; the others exchange a few sums.
+tested on 2 to 4 processes. For this the MMDs exchange all samples, and so do VICReg, the coding rate and the full
+participation ratio if there are fewer samples than coordinates; the others exchange a few sums.
 
 | name | equation | GFLOP | MiB kept | exact under DDP |
 | --- | --- | --- | --- | --- |"""

@@ -22,8 +22,8 @@ from examples.images.datasets import ImageData, load_data
 from examples.model.build import JEPA, build_model, explicit_euler
 from examples.recipe.schema import Recipe, load_recipe
 from examples.system.files import load_checkpoint
+from examples.system.ranks import Ranks
 from examples.training.loop import make_crops, make_views, train
-from examples.training.ranks import Ranks
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 PENDULUM = sj.PotentialHamiltonian(lambda q: (1 - q.cos()).sum(-1))

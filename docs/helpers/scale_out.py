@@ -9,7 +9,7 @@ import symplectic_jepa as sj
 
 GPUS = (8, 64, 512)
 D = 1024  # of q and of p, the paper's
-BATCH = 64  # images per rank; the sums do not depend on it, the rows that the MMDs exchange do
+BATCH = 64  # images per rank; the sums do not depend on it, gathered samples do
 
 TEXT = """# What a step moves between ranks
 
@@ -37,11 +37,22 @@ cannot, because the loss waits for them. They cost latency: two small collective
 normalisation layer (the encoder has {layers}: {norm_collectives} per step, {norm_bytes} in total).
 If a step does not scale, look at SyncBatchNorm first, not at the objective.
 
+`DistributedDataParallel` also broadcasts rank 0's buffers before every forward pass: {buffers} for this encoder, its
+running statistics. With SyncBatchNorm they are equal on all ranks, and `broadcast_buffers=False` saves the broadcast.
+
 ## Penalties that move more
 
 Other regularizers on the whole state `z` ({dim} coordinates, two views taken separately, {batch} images per rank), per
-rank and per direction. Those that need a D × D matrix move several times the gradient of this encoder. The MMD moves
-samples, so its traffic grows with the number of ranks.
+rank and step, forward and backward together. All but `BarlowTwins` need to know the number of samples on all ranks, so
+each adds a small collective, which the host waits for.
+
+- With at least as many samples as coordinates (here from {square} GPUs on), `VICReg`, `CodingRate` and the
+  participation ratio of the full covariance sum a D × D matrix, in float64, in both passes. With fewer they gather the
+  samples once, in the forward pass, and each rank computes the pairs of its own; `CodingRate` then gathers the products
+  too.
+- `BarlowTwins` always sums a D × D matrix.
+- The MMDs always gather the samples, `SlicedMMD` only their {slices} projections, in float64. Each rank computes the
+  kernel of its own samples with all, so its work grows with the number of ranks, not with the square of it.
 
 {others}
 """
@@ -67,6 +78,9 @@ def page() -> str:
         layers=len(norms),
         norm_collectives=2 * len(norms),
         norm_bytes=_size(4 * norm_numbers),
+        buffers=_size(sum(x.nbytes for x in encoder.buffers())),
+        square=-(-2 * D // BATCH),
+        slices=sj.SlicedMMD().slices,
         dim=2 * D,
         batch=BATCH,
         others=_others(),
@@ -92,22 +106,34 @@ def _objectives(rows: dict[str, tuple[sj.objectives.Objective, int]]) -> str:
 
 
 def _others() -> str:
-    regularizers = {
-        "VICReg": sj.VICReg(),
-        "BarlowTwins": sj.BarlowTwins(),
-        "CodingRate": sj.CodingRate(),
-    }
-    x, ranks = torch.randn(2, BATCH, 2 * D), sj.regularizers.Ranks()
     lines = [f"| regularizer | {' | '.join(f'{w} GPUs' for w in GPUS)} |", "| --- |" + " --- |" * len(GPUS)]
-    for name, module in regularizers.items():
-        # On one rank the coding rate may use the N × N Gram matrix instead; across ranks its sums are D × D.
-        sums = module.reduction(x, ranks).sums
-        numbers = sum(s.numel() for s in sums) if name != "CodingRate" else 1 + 2 * (2 * D) ** 2
-        cells = [_size(8 * numbers * 2 * (w - 1) / w) for w in GPUS]
-        lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    rows = [_size(4 * BATCH * w * (2 * (2 * D) + 1) * 2 * (w - 1) / w) for w in GPUS]
-    lines.append(f"| `MMD` (rows of all ranks) | {' | '.join(rows)} |")
+    rows = {
+        "`VICReg`": (sj.VICReg(), False),
+        "`BarlowTwins`": (sj.BarlowTwins(), None),
+        "`CodingRate`": (sj.CodingRate(), True),
+        "`ParticipationRatioFloor(proj_dim=None)`": (sj.ParticipationRatioFloor(proj_dim=None), False),
+    }
+    for name, (module, products) in rows.items():
+        lines.append(f"| {name} | {' | '.join(_size(_matrix_or_pairs(module, products, w)) for w in GPUS)} |")
+    for name, numbers, size in (("MMD", 2 * D, 4), ("SlicedMMD", sj.SlicedMMD().slices, 8)):
+        lines.append(f"| `{name}` | {' | '.join(_size(_gathered(numbers, size, w)) for w in GPUS)} |")
     return "\n".join(lines)
+
+
+def _matrix_or_pairs(module: sj.regularizers.BatchRegularizer, products: bool | None, ranks: int) -> float:
+    """Bytes of a D × D matrix, or of the samples and, if ``products``, their products; None: always the matrix."""
+    samples = BATCH * ranks
+    if products is not None and samples < 2 * D:
+        return _gathered(2 * D, 4, ranks) + (_gathered(samples, 8, ranks) if products else 0)
+    # On one rank the floor sums nothing; its sums over several are those of VICReg.
+    counted = sj.VICReg() if isinstance(module, sj.ParticipationRatioFloor) else module
+    sums = counted.reduction(torch.empty(2, 2 * D, 2 * D, device="meta"), sj.regularizers.Ranks()).sums
+    return 2 * 8 * sum(x.numel() for x in sums) * 2 * (ranks - 1) / ranks
+
+
+def _gathered(numbers: int, size: int, ranks: int) -> float:
+    """Bytes that a rank receives of the others' samples, two views of ``numbers`` each; there is no backward pass."""
+    return 2 * BATCH * (ranks - 1) * numbers * size
 
 
 def _bytes(module: nn.Module) -> int:

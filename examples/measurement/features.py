@@ -16,12 +16,14 @@ from examples.images.augment import Augment, normalize
 from examples.images.datasets import ImageData, fingerprint, load_data, refuse_other_data
 from examples.images.reading import Selected, batches
 from examples.measurement.learned_force import learned_force, predictor_weights
+from examples.measurement.shared import ALONE, gather, share, share_training, weights_from_main, world
 from examples.model.build import JEPA, build_model
 from examples.recipe.schema import METHODS, Recipe, read_recipe
 from examples.recipe.sections import HEADLINE_K, AugmentConfig, Evaluation
 from examples.system.checkpoint import load_run, restore
 from examples.system.files import read_text, save_atomically, write_atomically
 from examples.system.machine import pick_device
+from examples.system.ranks import Ranks
 from examples.system.sharded import last_checkpoint
 from symplectic_jepa import PhaseSpaceTokenEncoder, evaluation, split_state
 from symplectic_jepa.theory import isotropy_report
@@ -29,36 +31,52 @@ from symplectic_jepa.theory import isotropy_report
 READOUTS = ("q", "p", "qp")  # of a token encoder
 VIEWED = 5000  # test images whose two views are compared
 FITTED = 10_000  # most training images that a geometry is fitted to, evenly spaced
+CHUNK = 1024  # test images that kNN compares at a time
 Features = tuple[Tensor, Tensor]  # of the training and the test images
 
 
-def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
-    """Evaluate a run's last checkpoint; write ``metrics.json`` and ``diagnostics.pt`` into its folder."""
-    recipe, path = run_recipe(run), last_checkpoint(run)
-    device = pick_device(recipe.train.device)
-    state = load_run(path, device)
+def evaluate(
+    run: Path, data: ImageData | None = None, mine: Ranks | None = None, *, chunk_size: int = CHUNK
+) -> dict[str, Any]:
+    """Evaluate a run's last checkpoint; write ``metrics.json`` and ``diagnostics.pt`` into its folder.
+
+    Several ranks share the work: each must call this, and rank 0 alone reads and writes the folder. ``chunk_size`` is
+    that of `evaluation.knn_sweep`.
+    """
+    path = last_checkpoint(run)
+    recipe = run_recipe(run) if mine is None or mine.main else None
+    if mine is None:
+        assert recipe is not None
+        mine = Ranks(0, 1, pick_device(recipe.train.device))
+    recipe = mine.from_main(recipe)
+    assert recipe is not None
+    device = mine.device
     data = load_data(recipe.data) if data is None else data
     check_data(recipe, data)
-    refuse_other_data(state.get("data"), fingerprint(recipe.data, data), recipe.data, path)
-    data = data.to(device)
+    state = load_run(path, device) if mine.main else {}
+    if mine.main:
+        refuse_other_data(state.get("data"), fingerprint(recipe.data, data), recipe.data, path)
+    data = share_training(data, mine).to(device)
     torch.manual_seed(recipe.train.seed)  # so that the parameters start as they did in training
     model = build_model(recipe, data.train_images.shape[1:]).to(device)
     initial = predictor_weights(model)
-    restore(path, state, model)
+    if mine.main:
+        restore(path, state, model)
+    weights_from_main(model, mine)
     method = METHODS[recipe.method]
-    features = {f"{method}-{name}": x for name, x in encode(model, data).items()}
-    rows, diagnostics = measure(features, data, recipe.evaluation)
+    features = {f"{method}-{name}": x for name, x in encode(model, data, mine=mine).items()}
+    rows, diagnostics = measure(features, data, recipe.evaluation, mine, chunk_size=chunk_size)
     for name, (a, b) in two_views(model, recipe.augment, data).items():
         rows[f"{method}-{name}"]["alignment"] = evaluation.alignment(a, b).item()
         rows[f"{method}-{name}"]["uniformity"] = evaluation.uniformity(a).item()
     for name, (train, _) in features.items():
         if data.train_labels is not None:
-            rows[name]["isotropy"] = isotropy(train, data.train_labels)
+            rows[name]["isotropy"] = isotropy(train, data.train_labels, mine)
     metrics = {
         "method": method,
-        "steps": state["step"],
+        "steps": state.get("step"),
         "evaluated_on": "validation" if recipe.data.validation else "test",
-        "train_seconds": state["seconds"],
+        "train_seconds": state.get("seconds"),
         "protocol": f"frozen encoder, no augmentation, no projector; kNN cosine, unweighted vote; linear probe "
         f"LayerNorm + Linear, {recipe.evaluation.probe_epochs} epochs, last epoch",
         "torch": torch.__version__,
@@ -67,8 +85,9 @@ def evaluate(run: Path, data: ImageData | None = None) -> dict[str, Any]:
         "readouts": rows,
         "dynamics": learned_force(model, initial, whole_states(features)),
     }
-    save_atomically(run / "diagnostics.pt", diagnostics)
-    write_atomically(run / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    if mine.main:
+        save_atomically(run / "diagnostics.pt", diagnostics)
+        write_atomically(run / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 
@@ -95,28 +114,30 @@ def check_data(recipe: Recipe, data: ImageData, ranks: int = 1) -> None:
         raise SystemExit("data.root or data.classes must leave training images of at least 2 classes, got 1")
 
 
-def isotropy(features: Tensor, labels: Tensor) -> dict[str, float] | None:
-    """`isotropy_report` of features, with the labels as tasks; None if the features have collapsed to a point."""
-    every = -(-len(features) // FITTED)
-    features, labels = features[::every], labels[::every]
+def isotropy(features: Tensor, labels: Tensor, mine: Ranks = ALONE) -> dict[str, float] | None:
+    """`isotropy_report` of all ranks' features, with the labels as tasks; None if they have collapsed to a point."""
+    features, labels = gather(features, mine, FITTED), gather(labels[:, None], mine, FITTED).squeeze(1)
     if (features == features[0]).all():
         return None
     report = isotropy_report(features, labels)
     return {name: getattr(report, name).item() for name in ("price", "regret", "worst_case_ratio")}
 
 
-def progress(model: JEPA, data: ImageData, initial: Sequence[Tensor]) -> dict[str, Any]:
-    """What is tracked during training: metrics by readout, and `learned_force`.
+def progress(model: JEPA, data: ImageData, initial: Sequence[Tensor], mine: Ranks) -> dict[str, Any]:
+    """What is tracked during training: metrics by readout, and `learned_force`. Every rank must call it.
 
     ``initial`` is `predictor_weights` before the first step. Returns the encoder to train mode.
     """
     rows = {}
-    features = encode(model, data)
+    weights_from_main(model, mine)
+    data, group = share_training(data, mine), world(mine)
+    features = encode(model, data, mine=mine)
     for name, (train, test) in features.items():
-        spread = evaluation.spectrum(train)
+        spread = evaluation.spectrum(train, process_group=group)
         rows[name] = {"effective_rank": spread.effective_rank, "participation_ratio": spread.participation_ratio}
         if data.train_labels is not None and data.test_labels is not None:
-            knn = evaluation.knn_sweep(train, data.train_labels, test, data.test_labels, ks=[HEADLINE_K])[HEADLINE_K]
+            given = train, data.train_labels, test, data.test_labels
+            knn = evaluation.knn_sweep(*given, ks=[HEADLINE_K], process_group=group)[HEADLINE_K]
             rows[name] = {"knn": knn.top1, **rows[name]}
     model.encoder.train()
     return {"readouts": rows, "dynamics": learned_force(model, initial, whole_states(features))}
@@ -142,14 +163,18 @@ def raw_pixels(images: Tensor | Selected, data: ImageData) -> Tensor:
     return torch.cat(parts)
 
 
-def encode(model: JEPA, data: ImageData, chunk: int = 512) -> dict[str, Features]:
-    """Features of both splits by readout: ``q``, ``p`` and ``qp``, or ``z`` for an encoder without tokens."""
+def encode(model: JEPA, data: ImageData, chunk: int = 512, mine: Ranks = ALONE) -> dict[str, Features]:
+    """Features of both splits by readout: ``q``, ``p`` and ``qp``, or ``z`` for an encoder without tokens.
+
+    Several ranks share the test images, and each returns the features of all of them.
+    """
 
     def inputs(images: Tensor | Selected) -> Iterator[Tensor]:
         parts = images.split(chunk) if isinstance(images, Tensor) else images.centres(chunk)
         return (normalize(part, data.mean, data.std) for part in parts)
 
-    return readouts(model, *(inputs(x) for x in (data.train_images, data.test_images)))
+    train, test = (forward(model, inputs(x)) for x in (data.train_images, share(data.test_images, mine)))
+    return readouts(model, train, gather(test, mine))
 
 
 def whole_states(features: dict[str, Features]) -> Tensor:
@@ -166,12 +191,11 @@ def two_views(model: JEPA, config: AugmentConfig, data: ImageData, chunk: int = 
         generator = torch.Generator(data.test_images.device).manual_seed(seed)
         return (augment(images, generator, sizes) for images, sizes in batches(data.test_images, positions))
 
-    return readouts(model, *(inputs(seed) for seed in (0, 1)))
+    return readouts(model, *(forward(model, inputs(seed)) for seed in (0, 1)))
 
 
-def readouts(model: JEPA, *inputs: Iterable[Tensor]) -> dict[str, Features]:
-    """Features of two sets of images by readout."""
-    first, second = (forward(model, parts) for parts in inputs)
+def readouts(model: JEPA, first: Tensor, second: Tensor) -> dict[str, Features]:
+    """Two sets of states by readout."""
     if not isinstance(model.encoder, PhaseSpaceTokenEncoder):
         return {"z": (first, second)}
     (q, p), (other_q, other_p) = split_state(first), split_state(second)
@@ -191,14 +215,23 @@ def forward(model: JEPA, parts: Iterable[Tensor]) -> Tensor:
 
 
 def measure(
-    features: dict[str, Features], data: ImageData, settings: Evaluation
+    features: dict[str, Features],
+    data: ImageData,
+    settings: Evaluation,
+    mine: Ranks = ALONE,
+    *,
+    chunk_size: int = CHUNK,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Numbers for the tables and arrays for `examples.measurement.figures`, by readout."""
+    """Numbers for the tables and arrays for `examples.measurement.figures`, by readout.
+
+    Training features and labels are those of this rank, test features those of all.
+    """
     rows: dict[str, Any] = {}
+    group = world(mine)
     diagnostics: dict[str, Any] = {}
     for name, (train, test) in features.items():
-        rows[name], diagnostics[name] = labelled(train, test, data, settings)
-        spread = evaluation.spectrum(train)
+        rows[name], diagnostics[name] = labelled(train, test, data, settings, mine, chunk_size=chunk_size)
+        spread = evaluation.spectrum(train, process_group=group)
         cosines, norms = evaluation.pair_cosines(test), evaluation.feature_norms(test)
         rows[name] |= {
             "effective_rank": spread.effective_rank,
@@ -216,13 +249,14 @@ def measure(
 
 
 def labelled(
-    train: Tensor, test: Tensor, data: ImageData, settings: Evaluation
+    train: Tensor, test: Tensor, data: ImageData, settings: Evaluation, mine: Ranks, *, chunk_size: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `measure` says of kNN and the linear probe: nothing, if the images have no labels."""
     if data.train_labels is None or data.test_labels is None:
         return {}, {}
-    knn = evaluation.knn_sweep(train, data.train_labels, test, data.test_labels, ks=settings.ks)
-    probe = evaluation.linear_probe(train, data.train_labels, test, data.test_labels, epochs=settings.probe_epochs)
+    given, group = (train, data.train_labels, test, data.test_labels), world(mine)
+    knn = evaluation.knn_sweep(*given, ks=settings.ks, chunk_size=chunk_size, process_group=group)
+    probe = evaluation.linear_probe(*given, epochs=settings.probe_epochs, process_group=group)
     best = max(knn, key=lambda k: knn[k].top1)
     row = {
         "knn": {str(k): {"top1": a.top1, "top5": a.top5} for k, a in knn.items()},

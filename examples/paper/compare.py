@@ -14,8 +14,8 @@ from examples.recipe.text import assignments
 from examples.system.files import write_atomically
 from examples.system.launcher import refuse_several
 from examples.system.lock import locked
+from examples.system.ranks import ranks
 from examples.training.loop import train
-from examples.training.ranks import ranks
 
 
 def compare(recipe_name: str, overrides: list[str], out: Path) -> str:

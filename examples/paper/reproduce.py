@@ -20,9 +20,9 @@ from examples.recipe.text import Settings, assignments, flat
 from examples.system.files import write_atomically
 from examples.system.lock import locked
 from examples.system.machine import machine, pick_device
+from examples.system.ranks import ranks
 from examples.training.loop import train
 from examples.training.nan_guard import NotFiniteError
-from examples.training.ranks import ranks
 from examples.training.run_folder import affects_training, differing_keys
 from symplectic_jepa import __version__
 

@@ -23,9 +23,9 @@ from examples.model.build import JEPA, build_model, build_optimizer
 from examples.recipe.schema import Recipe
 from examples.recipe.sections import AugmentConfig, Data, Train
 from examples.system.lock import locked
+from examples.system.ranks import Ranks
 from examples.training.cuda_graph import CapturedStep
 from examples.training.nan_guard import FiniteGuard
-from examples.training.ranks import Ranks
 from examples.training.run_folder import Log, open_run, refuse_disagreement, save_run
 from examples.training.schedules import Schedules
 from examples.training.sharded import shard
@@ -70,9 +70,7 @@ def _train(recipe: Recipe, data: ImageData, mine: Ranks, images_hash: str) -> Pa
         """Evaluate, after the checkpoint so that no failure here loses it. A resumed run does it again."""
         if recipe.evaluation.every and schedules.due(step, recipe.evaluation.every):
             guard.check()
-            if mine.main:
-                log.write_curves(step, step // per_epoch, progress(model, data, initial))
-            mine.wait()
+            log.write_curves(step, step // per_epoch, progress(model, data, initial, mine))
 
     with Log(out, mine, total=schedules.total, step=step) as log, Stop(mine) as stop:
         track()

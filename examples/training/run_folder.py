@@ -19,10 +19,10 @@ from examples.recipe.schema import Recipe, read_recipe, to_yaml
 from examples.recipe.text import flat
 from examples.system.checkpoint import load_run, restore, unusable
 from examples.system.files import read_text, save_atomically, truncate_log, write_atomically, writing
+from examples.system.ranks import Ranks
 from examples.system.sharded import last_checkpoint, read_info
 from examples.training import sharded
 from examples.training.nan_guard import check_state
-from examples.training.ranks import Ranks
 
 MACHINES = ("train.out", "data.root", "data.cache", "data.cache_gib", "data.workers")  # may differ between ranks
 # Keys that do not change what is learned. The number of ranks is not part of a recipe.

@@ -14,9 +14,9 @@ from torch.distributed.tensor import DTensor
 
 from examples.model.build import JEPA
 from examples.system.checkpoint import unusable
+from examples.system.ranks import Ranks
 from examples.system.sharded import fill, gather, save_shards, stored
 from examples.training.nan_guard import not_finite, refuse_not_finite
-from examples.training.ranks import Ranks
 
 MODEL = "model."  # prefix of the names of weights, buffers and counters
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW

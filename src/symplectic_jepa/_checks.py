@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -112,9 +113,11 @@ def kind(value: object) -> str:
 
 
 def array(name: str, x: Array) -> Tensor:
-    """Return ``x`` as a tensor, sharing the memory of a numpy array where possible."""
+    """Return ``x`` as a tensor, sharing the memory of a numpy array where possible; nobody may write to it."""
     if isinstance(x, np.ndarray) and x.dtype.kind in "biufc" and x.dtype.itemsize <= 16:
-        x = torch.from_numpy(np.require(x, x.dtype.newbyteorder("="), ("C", "W")))
+        with warnings.catch_warnings():  # a read-only array, such as a file that np.memmap shows, need not be copied
+            warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+            x = torch.from_numpy(np.require(x, x.dtype.newbyteorder("="), "C"))
     if not isinstance(x, Tensor):
         got = f"an array of {x.dtype}" if isinstance(x, np.ndarray) else kind(x)
         raise TypeError(f"{name} must be a tensor or a numeric numpy array, got {got}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
+Group = Optional[Union["ProcessGroup", "DeviceMesh"]]  # noqa: UP045  (evaluated at run time, and not every torch build has these types)
 _c10d: Any = getattr(dist, "distributed_c10d", None)  # absent where PyTorch is built without torch.distributed
 
 
@@ -33,6 +34,7 @@ class Ranks:
         group: name of the process group; ``None`` for the default group.
         member: number of the module whose settings are compared between ranks; 0 compares nothing.
         counters: its counters of random draws, scalars on the CPU, which are compared too.
+        empty: this rank has no samples; the row that it computes with stands in for none, and is not gathered.
 
     Raises:
         ValueError: if ``sync`` is not a bool.
@@ -42,6 +44,7 @@ class Ranks:
     group: str | None = None
     member: int = field(default=0, repr=False, compare=False)
     counters: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
+    empty: bool = False
 
     def __post_init__(self) -> None:
         _checks.boolean("sync", self.sync)
@@ -117,6 +120,30 @@ class Ranks:
         parts = total.split_with_sizes(lengths)
         return [part.reshape(x.shape).to(x.dtype) for part, x in zip(parts, local, strict=True)]
 
+    def row_counts(self, rows: int, device: torch.device) -> list[int]:
+        """The numbers of rows on each rank, by a small collective that the host waits for."""
+        if not self.shared:
+            return [rows]
+        own = torch.zeros(self.size, dtype=torch.int64, device=device)
+        own[self.rank] = 0 if self.empty else rows
+        counts: list[int] = Ranks(group=self.group).sum([own])[0].tolist()
+        return counts
+
+    def gather(self, x: Tensor, counts: Sequence[int]) -> Tensor:
+        """The rows ``(..., N, D)`` of all ranks, in their order and without a gradient, with one collective.
+
+        Args:
+            x: this rank's rows ``(..., n, D)``; ``n`` may differ between ranks.
+            counts: the number of rows on each rank, from `row_counts`.
+        """
+        x = x.detach()
+        if not self.shared:
+            return x
+        rows = x.movedim(-2, 0)[: counts[self.rank]]
+        padded = torch.cat((rows, rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])))
+        parts: Tensor = _all_gather(padded, self.group or "", self.size)
+        return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)]).movedim(0, -2)
+
 
 @torch.library.custom_op(
     "symplectic_jepa::all_reduce_sum",
@@ -180,6 +207,19 @@ class _Transformed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         return _Transformed.apply(grad, [], ctx.group, 0, []), None, None, None, None
+
+
+@torch.library.custom_op("symplectic_jepa::all_gather", mutates_args=())
+def _all_gather(x: Tensor, group: str, size: int) -> Tensor:
+    """The tensors of all ranks, ``(size, ...)``; an operator because ``torch.func`` passes wrapped tensors."""
+    parts = x.new_empty(size, *x.shape)
+    dist.all_gather(list(parts), x.contiguous(), group=Ranks(group=group or None).process_group)
+    return parts
+
+
+@_all_gather.register_fake
+def _(x: Tensor, group: str, size: int) -> Tensor:
+    return x.new_empty(size, *x.shape)
 
 
 def count(samples: int, like: Tensor) -> Tensor:

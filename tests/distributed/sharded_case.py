@@ -10,10 +10,10 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from examples.model.build import build_model, build_optimizer
+from examples.system.ranks import Ranks
 from examples.system.sharded import last_checkpoint, read_info
 from examples.training import sharded
 from examples.training.loop import train_step
-from examples.training.ranks import Ranks
 from tests.distributed.ddp_cases import on_this_rank
 from tests.helpers.runs import tiny
 

@@ -14,9 +14,7 @@ from tests.helpers.runs import TINY, logged, over
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        torch.__version__.startswith("2.6."), reason="FSDP2 of torch 2.6 does not run on CPUs"
-    ),
+    pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="FSDP2 of torch 2.6 does not run on CPUs"),
 ]
 
 # Dies in the middle of a save, once the shards are written, or at a step.

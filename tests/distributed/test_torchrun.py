@@ -5,17 +5,24 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 
+from examples import evaluate as evaluate_command
+from examples.measurement.features import evaluate
 from tests.helpers.paths import ROOT
 from tests.helpers.runs import TINY, logged, tiny, train, train_until
 
 
 def torchrun(*overrides, target=("-m", "examples.train")):
+    return on_two_ranks(*target, "textures", *TINY, *overrides)
+
+
+def on_two_ranks(*target):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *target]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
     return subprocess.run(
-        [*command, "textures", *TINY, *overrides],
+        command,
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
 
@@ -35,6 +42,38 @@ def test_two_ranks_train_and_another_number_of_ranks_goes_on(tmp_path, monkeypat
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["steps"] == 6
     assert (out / "summary.png").is_file()
+
+
+def test_an_evaluation_shared_by_two_ranks_is_that_of_one(tmp_path):
+    """After training on two ranks, again on two, and on one; the curves are drawn by both too."""
+    out = tmp_path / "run"
+    result = torchrun(f"train.out={out}", "evaluation.every=1")
+    assert result.returncode == 0, result.stderr[-3000:]
+    curves = [json.loads(line) for line in (out / "curves.jsonl").read_text().splitlines()]
+    trained = json.loads((out / "metrics.json").read_text())
+    result = on_two_ranks("-m", "examples.evaluate", str(out), "--chunk-size", "7")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("HamJEPA-q ") == 1  # rank 0 alone prints
+    again = json.loads((out / "metrics.json").read_text())
+    assert again == trained
+    alone = evaluate(out)
+    assert json.loads(json.dumps(alone)).keys() == again.keys()
+    for name, row in alone["readouts"].items():
+        found = again["readouts"][name]
+        assert {str(k): v for k, v in row["knn"].items()} == found["knn"]
+        assert found["linear"] == pytest.approx(row["linear"], abs=2.0)  # an image or two, by rounding
+        for key in ("effective_rank", "participation_ratio", "cosine", "norm", "isotropy", "alignment", "uniformity"):
+            assert found[key] == pytest.approx(row[key], rel=1e-4), key
+        last = curves[-1]["readouts"][name.removeprefix("HamJEPA-")]
+        assert last["knn"] == row["knn"]["20"]["top1"]
+        assert last["effective_rank"] == pytest.approx(row["effective_rank"], rel=1e-4)
+
+
+def test_an_evaluation_refuses_a_chunk_of_no_rows(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["evaluate", "run", "--chunk-size", "0"])
+    with pytest.raises(SystemExit):
+        evaluate_command.main()
+    assert "--chunk-size: must be a whole number from 1 to 2147483647, got '0'" in capsys.readouterr().err
 
 
 DYING = """

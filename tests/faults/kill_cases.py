@@ -16,8 +16,8 @@ import torch
 
 from examples.images.datasets import load_data
 from examples.system.files import load_checkpoint
+from examples.system.ranks import Ranks
 from examples.training.loop import train
-from examples.training.ranks import Ranks
 from tests.helpers.runs import assert_same_run, tiny
 
 ALONE = Ranks(0, 1, torch.device("cpu"))

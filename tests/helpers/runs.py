@@ -7,8 +7,8 @@ import torch
 
 from examples.images.datasets import load_data
 from examples.recipe.schema import load_recipe
+from examples.system.ranks import ranks
 from examples.training.loop import train as train_on
-from examples.training.ranks import ranks
 from examples.training.schedules import Schedules
 
 TINY = [

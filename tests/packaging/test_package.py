@@ -91,7 +91,7 @@ ROOMS = {  # room: the rooms that it may import
     "regularizers": {"distributed", "geometries"},
     "theory": set(),
     "encoders": {"state"},
-    "evaluation": {"state"},
+    "evaluation": {"distributed", "state"},
     "integrators": {"hamiltonians"},
     "predictors": {"hamiltonians", "integrators", "state"},
     "objectives": {"distributed", "predictors", "regularizers", "state"},

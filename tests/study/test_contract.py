@@ -16,8 +16,8 @@ from examples.measurement.features import encode, evaluate, table
 from examples.measurement.figures import diagnostics, summary_figure
 from examples.model.build import build_model
 from examples.recipe.schema import load_recipe
+from examples.system.ranks import ranks
 from examples.training.loop import train
-from examples.training.ranks import ranks
 from tests.helpers.data_sets import MINE, Squares, Stripes, settings
 from tests.helpers.paths import ROOT
 from tests.helpers.runs import assert_same_run, train_until

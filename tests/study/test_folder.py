@@ -8,8 +8,8 @@ from PIL import Image
 from examples.images.datasets import load_data
 from examples.measurement.features import evaluate
 from examples.recipe.schema import load_recipe
+from examples.system.ranks import ranks
 from examples.training.loop import train
-from examples.training.ranks import ranks
 from tests.helpers.pictures import TINY, picture
 from tests.helpers.runs import over
 

@@ -16,8 +16,8 @@ from examples.paper.report import write_report
 from examples.paper.reproduce import reproduce
 from examples.recipe.schema import load_recipe
 from examples.system.lock import LOCK
+from examples.system.ranks import Ranks
 from examples.training.loop import train as train_on
-from examples.training.ranks import Ranks
 from examples.training.run_folder import FREE
 from tests.helpers.runs import TINY, over, tiny, train, train_until
 

@@ -13,8 +13,8 @@ from examples.images.datasets import load_data
 from examples.images.reading import batches
 from examples.measurement.features import baselines, encode, evaluate
 from examples.model.build import build_model
+from examples.system.ranks import ranks
 from examples.training.loop import train
-from examples.training.ranks import ranks
 from tests.helpers.pictures import CLASSES, data_config, picture_folders, recipe_for
 from tests.helpers.runs import assert_same_run, train_until
 

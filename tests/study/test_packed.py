@@ -20,8 +20,8 @@ from examples.images import packing
 from examples.images.datasets import load_data
 from examples.images.reading import batches
 from examples.measurement.features import evaluate
+from examples.system.ranks import ranks
 from examples.training.loop import train
-from examples.training.ranks import ranks
 from tests.helpers.paths import ROOT
 from tests.helpers.pictures import CLASSES, data_config, picture, picture_folders, recipe_for
 

@@ -12,8 +12,8 @@ from examples.images.datasets import load_data
 from examples.images.streams import padded
 from examples.measurement.features import evaluate
 from examples.recipe.schema import load_recipe
+from examples.system.ranks import ranks
 from examples.training.loop import train
-from examples.training.ranks import ranks
 from tests.helpers.pictures import TINY
 from tests.helpers.runs import assert_same_run, over, train_until
 

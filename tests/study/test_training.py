@@ -23,8 +23,8 @@ from examples.paper.compare import compare
 from examples.recipe.schema import load_recipe
 from examples.recipe.sections import Regularizer
 from examples.system.files import save_atomically, truncate_log
+from examples.system.ranks import Ranks
 from examples.training.loop import epoch_batches, make_crops, make_views, train_step
-from examples.training.ranks import Ranks
 from examples.training.schedules import Schedules
 from tests.helpers.paths import ROOT
 from tests.helpers.runs import TINY, assert_same_run, logged, over, tiny, train, train_until

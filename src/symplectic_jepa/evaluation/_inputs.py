@@ -11,10 +11,11 @@ from torch import Tensor
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
 from symplectic_jepa._precision import at_least_float32, power_of_two
+from symplectic_jepa.distributed import Group, Ranks
 
 
 class LabelledFeatures(NamedTuple):
-    """Features ``(N, D)``, float32 or float64, and their int64 labels ``(N,)``."""
+    """Features ``(N, D)``, floating, as given, and their int64 labels ``(N,)``."""
 
     features: Tensor
     labels: Tensor
@@ -38,7 +39,7 @@ def feature_matrix(name: str, x: Array, *, minimum: int = 1) -> Tensor:
 
 
 def labelled(name: str, features: Array, labels: Array) -> LabelledFeatures:
-    """Check features against their labels; features come back in float32 or better, labels as int64."""
+    """Check features against their labels; features are not copied, labels come back as int64."""
     x = feature_matrix(f"{name}_features", features)
     labels = _checks.array(f"{name}_labels", labels)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -50,7 +51,12 @@ def labelled(name: str, features: Array, labels: Array) -> LabelledFeatures:
     classes = labels.to(x.device, torch.int64)
     if labels.dtype == torch.uint64 and (classes < 0).any():  # wrapped around
         raise ValueError(f"{name}_labels must fit into int64, got a label of 2**63 or more")
-    return LabelledFeatures(at_least_float32(x), classes)
+    return LabelledFeatures(x, classes)
+
+
+def together(process_group: Group) -> Ranks:
+    """The ranks that evaluate together; without a group this process alone, so that it never waits."""
+    return Ranks.of(process_group is not None, process_group)
 
 
 def same_width(train: Tensor, test: Tensor) -> None:

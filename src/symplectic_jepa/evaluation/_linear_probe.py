@@ -13,11 +13,13 @@ from torch.nn import functional
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
 from symplectic_jepa._precision import autocast_off
+from symplectic_jepa.distributed import Group, Ranks
 from symplectic_jepa.evaluation._inputs import (
     LabelledFeatures,
     cpu_generator,
     labelled,
     same_width,
+    together,
 )
 
 _LARGEST, _SMALLEST = 1e15, 1e-3  # where LayerNorm overflows, and where its eps of 1e-5 outweighs any variance
@@ -43,6 +45,7 @@ def linear_probe(
     lr: float = 1e-3,
     weight_decay: float = 1e-6,
     seed: int = 0,
+    process_group: Group = None,
 ) -> ProbeResult:
     """Train ``Linear(LayerNorm(x))`` with cross-entropy and report the last epoch (no best-epoch selection).
 
@@ -52,20 +55,26 @@ def linear_probe(
     Everything runs in float32, even under the caller's autocast, no_grad or inference_mode. Initialisation and order
     depend only on ``seed`` and are the same on every device; the global random state is not touched.
 
-    Features and labels are tensors or numpy arrays. A warning is issued if all features are below 1e-3: LayerNorm adds
-    1e-5 to their variance, so of smaller ones the probe sees ever less.
+    Features and labels are tensors or numpy arrays. Features are never copied as a whole, only the rows of a batch: a
+    ``numpy.memmap`` stays on disk. With a ``process_group`` each rank reads its own training rows, and the gradients of
+    a batch are summed over ranks, so the head is that of all rows, on every rank, up to rounding.
+
+    A warning is issued if all features are below 1e-3: LayerNorm adds 1e-5 to their variance, so of smaller ones the
+    probe sees ever less.
 
     Args:
-        train_features: ``(N_train, D)``; the probe runs on its device.
+        train_features: ``(N_train, D)``; the probe runs on its device. With a group, the rows of this rank, at least
+            one; the probe's rows are then those of all ranks in their order.
         train_labels: ``(N_train,)`` integers in ``[0, num_classes)``.
-        test_features: ``(N_test, D)``.
-        test_labels: ``(N_test,)`` integers in ``[0, num_classes)``.
+        test_features: ``(N_test, D)``, the same on all ranks.
+        test_labels: ``(N_test,)`` integers in ``[0, num_classes)``, the same on all ranks.
         num_classes: number of outputs; by default the largest label plus one.
         epochs: passes over the training rows.
         batch_size: rows per step.
         lr: initial learning rate.
         weight_decay: AdamW's decoupled decay.
         seed: seed of initialisation and order.
+        process_group: the ranks that train one head together; by default this process alone.
 
     Returns:
         Top-1 and top-5 in percent (top-``num_classes`` if there are fewer than five) and the trained head.
@@ -89,7 +98,10 @@ def linear_probe(
                 "whatever they hold; rescale them",
                 stacklevel=2,
             )
-    classes = _classes(train.labels, test.labels, num_classes)
+    ranks = together(process_group)
+    counts = ranks.row_counts(len(train.labels), train.features.device)
+    labels = ranks.gather(train.labels[:, None], counts)
+    classes = _classes(labels, test.labels, num_classes)
     _checks.positive_int("epochs", epochs)
     _checks.positive_int("batch_size", batch_size)
     _checks.finite("lr", lr, minimum=0.0, exclusive=True)
@@ -107,6 +119,8 @@ def linear_probe(
             lr=lr,
             weight_decay=weight_decay,
             order=order,
+            counts=counts,
+            ranks=ranks,
         )
         if not all(x.isfinite().all() for x in head.parameters()):
             raise FloatingPointError(f"the probe's head has diverged to NaN or infinity, with lr={lr:g}: lower it")
@@ -144,27 +158,35 @@ def _fit(
     lr: float,
     weight_decay: float,
     order: torch.Generator,
+    counts: list[int],
+    ranks: Ranks,
 ) -> None:
-    """Minimise the cross-entropy of the head over the training rows."""
+    """Minimise the cross-entropy of the head over the rows of all ranks, of which ``train`` are this rank's."""
     norm, linear = head
     assert isinstance(norm, nn.LayerNorm)
     assert isinstance(linear, nn.Linear)
-    # LayerNorm is γ ∘ x̂ + β, where x̂ has no parameters. The features are frozen, so x̂ is computed once.
-    # Then W(γ ∘ x̂ + β) + b = (W ∘ γ) x̂ + (Wβ + b), and the backward pass needs no (batch, D) gradient.
-    standardised = functional.layer_norm(train.features.float(), norm.normalized_shape, eps=norm.eps)
-    device = standardised.device
+    device = train.features.device
     fused = device.type in ("cpu", "cuda")
     optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay, fused=fused)
-    rows = len(standardised)
+    rows, before = sum(counts), sum(counts[: ranks.rank])
     total, step = epochs * math.ceil(rows / batch_size), 0
     for _ in range(epochs):
-        shuffled = torch.randperm(rows, generator=order, device="cpu").to(device)
-        for index in torch.split(shuffled, batch_size):
+        batches = torch.split(torch.randperm(rows, generator=order, device="cpu"), batch_size)
+        shares = [x[(x >= before) & (x < before + len(train.labels))] - before for x in batches]
+        moved = torch.split(torch.cat(shares).to(device), [len(x) for x in shares])
+        for batch, index in zip(batches, moved, strict=True):
             optimizer.param_groups[0]["lr"] = 0.5 * lr * (1.0 + math.cos(math.pi * step / total))
+            # LayerNorm is γ ∘ x̂ + β, where x̂ has no parameters. The features are frozen, so x̂ needs no gradient:
+            # W(γ ∘ x̂ + β) + b = (W ∘ γ) x̂ + (Wβ + b).
+            x = functional.layer_norm(train.features[index].float(), norm.normalized_shape, eps=norm.eps)
             bias = torch.addmv(linear.bias, linear.weight, norm.bias)
-            logits = functional.linear(standardised.index_select(0, index), linear.weight * norm.weight, bias)
+            logits = functional.linear(x, linear.weight * norm.weight, bias)
+            loss = functional.cross_entropy(logits, train.labels[index], reduction="sum") / len(batch)
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(functional.cross_entropy(logits, train.labels.index_select(0, index)))
+            torch.autograd.backward(loss)
+            grads = [p.grad for p in head.parameters() if p.grad is not None]
+            for own, whole in zip(grads, ranks.sum(grads), strict=True):
+                own.copy_(whole)
             optimizer.step()
             step += 1
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
 from symplectic_jepa._precision import at_least_float32, power_of_two
-from symplectic_jepa.evaluation._inputs import cpu_generator, feature_matrix
+from symplectic_jepa.distributed import Group
+from symplectic_jepa.evaluation._inputs import cpu_generator, feature_matrix, together
 
 
 class Spectrum(NamedTuple):
@@ -22,7 +23,9 @@ class Spectrum(NamedTuple):
 
 
 @torch.no_grad()
-def spectrum(features: Array, *, samples: int = 5000, top: int = 256, seed: int = 0) -> Spectrum:
+def spectrum(
+    features: Array, *, samples: int = 5000, top: int = 256, seed: int = 0, process_group: Group = None
+) -> Spectrum:
     """Eigenvalues of the mean-centred covariance ``Σ (x - x̄)(x - x̄)ᵀ / (N - 1)``, computed in float64.
 
     The paper's diagnostic [paper, appendix D.1]: 5,000 features, top 256. Both proxies use only the RETAINED
@@ -31,11 +34,12 @@ def spectrum(features: Array, *, samples: int = 5000, top: int = 256, seed: int 
     eigenvalues.
 
     Args:
-        features: ``(N >= 2, D)``, a tensor or a numpy array.
+        features: ``(N >= 2, D)``, a tensor or a numpy array. With a group, the rows of this rank, at least one.
         samples: rows used at most, at least 2, chosen at random without replacement (all rows, if there are
             no more).
         top: eigenvalues kept at most.
         seed: seed of the choice of rows.
+        process_group: the ranks whose rows are chosen from; by default this process alone. Only the chosen rows travel.
 
     Returns:
         ``min(top, D)`` eigenvalues, which are 0 beyond the rank of the data, with
@@ -46,13 +50,18 @@ def spectrum(features: Array, *, samples: int = 5000, top: int = 256, seed: int 
         TypeError: if features are not floating.
         ValueError: if features are not a finite matrix with at least two rows, or a setting is out of range.
     """
-    x = feature_matrix("features", features, minimum=2)
+    ranks = together(process_group)
+    x = feature_matrix("features", features, minimum=1 if ranks.shared else 2)
     if _checks.positive_int("samples", samples) < 2:
         raise ValueError(f"samples must be an int >= 2, got {samples!r}")
     _checks.positive_int("top", top)
     generator = cpu_generator(seed)
-    if len(x) > samples:
-        x = x[torch.randperm(len(x), generator=generator, device="cpu")[:samples].to(x.device)]
+    counts = ranks.row_counts(len(x), x.device)
+    if sum(counts) > samples:
+        chosen = torch.randperm(sum(counts), generator=generator, device="cpu")[:samples]
+        before = sum(counts[: ranks.rank])
+        x = x[(chosen[(chosen >= before) & (chosen < before + len(x))] - before).to(x.device)]
+    x = ranks.gather(x, ranks.row_counts(len(x), x.device))
     x = x.double()
     scale = power_of_two(x.abs().max())  # squares of what is left neither overflow nor vanish
     x = x / scale
@@ -62,8 +71,8 @@ def spectrum(features: Array, *, samples: int = 5000, top: int = 256, seed: int 
     found = torch.linalg.eigvalsh(moment).flip(0)[:top].clamp(min=0.0)
     eigenvalues = found.new_zeros(min(top, dim))
     eigenvalues[: len(found)] = found
-    ranks = effective_rank(eigenvalues).item(), _participation_ratio(eigenvalues).item()
-    return Spectrum(eigenvalues * scale.square(), *ranks)
+    proxies = effective_rank(eigenvalues).item(), _participation_ratio(eigenvalues).item()
+    return Spectrum(eigenvalues * scale.square(), *proxies)
 
 
 def effective_rank(eigenvalues: Array) -> Tensor:

@@ -13,9 +13,18 @@ from torch import Tensor
 from symplectic_jepa import _checks
 from symplectic_jepa._checks import Array
 from symplectic_jepa._precision import autocast_off
-from symplectic_jepa.evaluation._inputs import cpu_generator, feature_matrix, feature_samples, row_norms, unit_rows
+from symplectic_jepa.distributed import Group
+from symplectic_jepa.evaluation._inputs import (
+    cpu_generator,
+    feature_matrix,
+    feature_samples,
+    row_norms,
+    together,
+    unit_rows,
+)
 
 _CHUNK = 1024
+_PAIRS = 2**23  # distances held at once
 
 
 @torch.no_grad()
@@ -95,15 +104,18 @@ def alignment(z_a: Array, z_b: Array) -> Tensor:
 
 
 @torch.no_grad()
-def uniformity(z: Array, *, t: float = 2.0) -> Tensor:
+def uniformity(z: Array, *, t: float = 2.0, process_group: Group = None) -> Tensor:
     """Logarithm of the mean Gaussian potential over all pairs, ``log mean_{i<j} exp(-t ‖u_i - u_j‖²)``.
 
     The uniformity of [Wang & Isola 2020, arXiv:2005.10242]: 0 if all directions agree, and more negative the more
-    evenly they cover the sphere. At most ``1024 x N`` distances are held at once.
+    evenly they cover the sphere. At most 2²³ distances are held at once.
 
     Args:
-        z: features of one view, ``(N >= 2, D)``, a tensor or a numpy array.
+        z: features of one view, ``(N >= 2, D)``, a tensor or a numpy array. With a group, the rows of this rank, at
+            least one.
         t: sharpness of the potential, above 0.
+        process_group: the ranks whose rows are paired; by default this process alone. Each pairs its own rows with
+            those that follow, on every rank.
 
     Returns:
         A scalar in float32 or better.
@@ -112,11 +124,17 @@ def uniformity(z: Array, *, t: float = 2.0) -> Tensor:
         TypeError: if z is not floating.
         ValueError: if z is not a finite matrix with at least two rows, or ``t <= 0``.
     """
-    u = unit_rows(feature_matrix("z", z, minimum=2))
+    ranks = together(process_group)
+    u = unit_rows(feature_matrix("z", z, minimum=1 if ranks.shared else 2))
     _checks.finite("t", t, minimum=0.0, exclusive=True)
     with autocast_off(u.device):
-        blocks = [_block_log_sum(u[start : start + _CHUNK], u[start:], t) for start in range(0, len(u), _CHUNK)]
-    return torch.logsumexp(torch.stack(blocks), dim=0) - math.log(len(u) * (len(u) - 1) / 2)
+        counts = ranks.row_counts(len(u), u.device)
+        total, before = sum(counts), sum(counts[: ranks.rank])
+        everyone, size = ranks.gather(u, counts), max(1, _PAIRS // total)
+        blocks = [_block_log_sum(rows, everyone[before + i * size :], t) for i, rows in enumerate(torch.split(u, size))]
+        own = torch.logsumexp(torch.stack(blocks), dim=0)
+        sums = ranks.gather(own.reshape(1, 1), [1] * ranks.size)
+    return torch.logsumexp(sums.flatten(), dim=0) - math.log(total * (total - 1) / 2)
 
 
 def _block_log_sum(rows: Tensor, rest: Tensor, t: float) -> Tensor:

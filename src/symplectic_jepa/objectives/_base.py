@@ -86,7 +86,7 @@ class Objective(Ranked, Pretrained, ExactBuffers):
 
     ``regularizer_scale`` is a buffer (1 unless `set_regularizer_scale` is called), so that a warm-up of all penalties
     neither recompiles nor breaks a captured graph. If ``torch.distributed`` is initialised, the loss is that of the
-    global batch and equal on every rank. It takes one collective, plus a small one for the row counts of each `MMD`.
+    global batch and equal on every rank. It takes one collective; penalties on pairs of samples (`MMD`) add their own.
     Gradients are exact under `DistributedDataParallel`. Everything runs in float32 or better. Each forward pass in
     training mode is one step of the random draws, unless `set_step` sets the step.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch.nn.functional as F
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from symplectic_jepa import _checks
 from symplectic_jepa._precision import full_precision
+from symplectic_jepa.distributed import Group as Group
 from symplectic_jepa.distributed import Ranks
 from symplectic_jepa.pretrained import Pretrained
-from symplectic_jepa.regularizers._ranked import Group as Group
 from symplectic_jepa.regularizers._ranked import Ranked
 from symplectic_jepa.regularizers.draws import set_step
 
@@ -131,5 +132,5 @@ class BatchRegularizer(Ranked, Pretrained, nn.Module, ABC):
 def contribution(regularizer: BatchRegularizer, x: Tensor, ranks: Ranks, **given: Tensor | None) -> Reduction:
     """The regularizer's reduction of ``(..., N, D)``, where this rank may have no samples if another has some."""
     if x.ndim > 1 and x.shape[-2] == 0 and ranks.shared:
-        return nothing(regularizer.reduction(one_row(x), ranks, **given))
+        return nothing(regularizer.reduction(one_row(x), replace(ranks, empty=True), **given))
     return regularizer.reduction(x, ranks, **given)

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import Any
 
 from torch import nn
 
 from symplectic_jepa import _agreement, _codec
 from symplectic_jepa._precision import ExactBuffers
+from symplectic_jepa.distributed import Group as Group
 from symplectic_jepa.distributed import Ranks
 from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.regularizers.draws import Schedule
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
-    from torch.distributed.device_mesh import DeviceMesh
-
-Group = Optional[Union["ProcessGroup", "DeviceMesh"]]  # noqa: UP045  (evaluated at run time, and not every torch build has these types)
 
 # The ranks of the objective that is calling a user's module: they hold for our regularizers inside it, too. Not written
 # into these, because the module is the user's.

@@ -8,7 +8,8 @@ from torch import Tensor
 from symplectic_jepa import _checks
 from symplectic_jepa.distributed import Ranks, count
 from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
-from symplectic_jepa.regularizers.vicreg import centred, off_diagonal
+from symplectic_jepa.regularizers.covariance import Shifted, scatter, shifted
+from symplectic_jepa.regularizers.vicreg import off_diagonal
 
 
 class BarlowTwins(BatchRegularizer):
@@ -62,20 +63,19 @@ class BarlowTwins(BatchRegularizer):
                 "views='separate' and two views"
             )
         n = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-2]
-        local, mean = centred(x)
-        product = torch.addcmul((local[0].mT @ local[1]).to(mean.dtype), mean[0].mT, mean[1], value=n)
-        mean = mean.squeeze(-2)
-        square = local.square().sum(-2).to(mean.dtype) + n * mean.square()
+        samples = shifted(x)
+        first, second = (Shifted(*parts) for parts in zip(*samples, strict=True))  # the views
 
         def finish(sums: list[Tensor]) -> Measured:
-            total, first, second, cross = sums
-            means = first / total
-            std = ((second / total - means.square()).clamp_min(0) + self.eps).sqrt()
-            cov = cross / total - means[0][..., :, None] * means[1][..., None, :]
+            total, first, square, cross = sums
+            std = ((square / total - (first / total).square()).clamp_min(0) + self.eps).sqrt().to(x.dtype)
+            cov = (scatter(total, first[0], cross, first[1]) / total).to(x.dtype)
             correlation = cov / (std[0][..., :, None] * std[1][..., None, :])
             invariance = (1 - correlation.diagonal(dim1=-2, dim2=-1)).square().sum(-1).mean()
             redundancy = off_diagonal(correlation).square().sum((-2, -1)).mean()
-            value = (invariance + self.redundancy * redundancy).to(x.dtype)
+            value = invariance + self.redundancy * redundancy
             return Measured(value, {"invariance": invariance, "redundancy": redundancy})
 
-        return Reduction([count(n, x), n * mean, square, product], finish)
+        return Reduction(
+            [count(n, x), samples.first(ranks), samples.squares(ranks), first.products(second, ranks)], finish
+        )

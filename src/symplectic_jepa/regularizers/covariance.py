@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from symplectic_jepa import _checks
 from symplectic_jepa._derivatives import once_differentiable
 from symplectic_jepa._precision import wide_dtype
-from symplectic_jepa.distributed import count
+from symplectic_jepa.distributed import Ranks, count
 
 
 def moments(x: Tensor) -> list[Tensor]:
@@ -22,10 +22,53 @@ def moments(x: Tensor) -> list[Tensor]:
     return [count(x.shape[-2], x), x.sum(-2), _gram(x)]
 
 
+class Shifted(NamedTuple):
+    """Samples minus a constant ``m`` near their mean, so that products in float32 keep their digits.
+
+    Ranks have different ``m``. So over several ranks it is added to the sums again, in float64; one rank alone leaves
+    it out, because no covariance sees it. There is one ``total`` for all sums: its gradients are as large as ``m``,
+    and cancel in float64.
+    """
+
+    rows: Tensor  # (..., N, D), in the dtype of the samples
+    shift: Tensor  # (..., D), in float64 where available
+    total: Tensor  # (..., D), the sum of the rows, which is small but not 0, in float64 where available
+
+    def first(self, ranks: Ranks) -> Tensor:
+        """``Σ x``, ``(..., D)``."""
+        return self.total + self.rows.shape[-2] * self.shift if ranks.shared else self.total
+
+    def squares(self, ranks: Ranks) -> Tensor:
+        """``Σ x²``, ``(..., D)``."""
+        local = self.rows.square().sum(-2).to(self.shift.dtype)
+        return local + self.shift * (self.total + self.first(ranks)) if ranks.shared else local
+
+    def products(self, other: Shifted, ranks: Ranks) -> Tensor:
+        """``Σ x yᵀ``, ``(..., D, D)``: over several ranks, only ``D²`` numbers in float64."""
+        local = _gram(self.rows) if other is self else self.rows.mT @ other.rows
+        if not ranks.shared:
+            return local
+        left = torch.stack((self.total, self.shift), -1)
+        return local.to(self.shift.dtype) + left @ torch.stack((other.shift, other.first(ranks)), -2)
+
+
+def shifted(x: Tensor) -> Shifted:
+    """Samples ``(..., N, D)`` minus the mean of this rank; to autograd a constant, rounded to their dtype."""
+    shift = x.detach().mean(-2, keepdim=True)
+    rows, wide = x - shift, wide_dtype(x)
+    return Shifted(rows, shift.squeeze(-2).to(wide), rows.sum(-2).to(wide))
+
+
+def scatter(total: Tensor, first: Tensor, second: Tensor, other: Tensor | None = None) -> Tensor:
+    """``Σ x yᵀ − Σ x Σ yᵀ / N`` from ``N``, ``Σ x``, ``Σ x yᵀ`` and ``Σ y`` (by default ``Σ x``)."""
+    means = (first if other is None else other) / total
+    return second - first.to(second.dtype)[..., :, None] * means.to(second.dtype)[..., None, :]
+
+
 def covariance(total: Tensor, first: Tensor, second: Tensor, *, eps: float = 0.0) -> Tensor:
     """``(Σ x xᵀ − Σ x Σ xᵀ / N) / (N − 1) + εI`` from `moments`, ``(..., k, k)``."""
-    centred = second - first[..., :, None] * first[..., None, :] / total
-    return centred / (total - 1) + eps * torch.eye(second.shape[-1], dtype=second.dtype, device=second.device)
+    ridge = eps * torch.eye(second.shape[-1], dtype=second.dtype, device=second.device)
+    return scatter(total, first, second) / (total - 1) + ridge
 
 
 def projected_covariance(x: Tensor, projection: Tensor, *, eps: float = 1e-4) -> Tensor:
@@ -48,14 +91,18 @@ def projected_covariance(x: Tensor, projection: Tensor, *, eps: float = 1e-4) ->
     return covariance(*moments(project(x, projection)), eps=eps)
 
 
-def project(x: Tensor, projection: Tensor) -> Tensor:
-    """``X R``: ``(..., N, D)`` to ``(..., N, k)``.
+def project(x: Tensor, projection: Tensor, *, name: str = "projection") -> Tensor:
+    """``X R``: ``(..., N, D)`` to ``(..., N, k)``, in float64 where available.
+
+    The ``N D k`` multiplications run in the dtype of ``x`` minus its mean, so that a large mean costs no digits.
 
     Raises:
-        TypeError: if ``projection`` is not a floating-point tensor.
+        TypeError: if ``projection``, called ``name`` in errors, is not a floating-point tensor.
         ValueError: if it does not have ``D`` rows, or is on another device.
     """
-    return x @ _checks.columns("projection", projection, x)
+    columns = _checks.columns(name, projection, x)
+    rows, shift, _ = shifted(x)
+    return (rows @ columns).to(shift.dtype) + (shift @ columns.to(shift.dtype))[..., None, :]
 
 
 def log_det_per_dim(cov: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -61,7 +60,22 @@ def _draw(  # noqa: PLR0917
         return _DRAWS[kind](dim, k, generator, dtype)
 
 
-_kept_draw = lru_cache(maxsize=32)(_draw)  # the projections of the floors; a few hundred KiB each
+_KEPT_BYTES = 2**28  # of projections; the newest is kept even if it is larger
+_kept: dict[tuple[Any, ...], tuple[int, Tensor]] = {}  # the last draw of each stream, least recently used first
+
+
+def _kept_draw(  # noqa: PLR0917
+    kind: str, seed: int, index: int, dim: int, k: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """`_draw`, which keeps one matrix of each stream for the steps that share it."""
+    stream = (kind, seed, dim, k, dtype, device)
+    last, matrix = _kept.pop(stream, (-1, None))
+    if matrix is None or last != index:
+        matrix = _draw(kind, seed, index, dim, k, dtype, device)
+    _kept[stream] = index, matrix
+    while len(_kept) > 1 and sum(x.nbytes for _, x in _kept.values()) > _KEPT_BYTES:
+        del _kept[next(iter(_kept))]
+    return matrix
 
 
 @torch.library.custom_op("symplectic_jepa::draw", mutates_args={"step"})

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa._derivatives import once_differentiable, transforming
 from symplectic_jepa._precision import wide_dtype
 from symplectic_jepa.distributed import Ranks, count
 from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
+from symplectic_jepa.regularizers.covariance import project
 from symplectic_jepa.regularizers.draws import Schedule
-
-_ENTRIES = 2**24  # maximum number of kernel entries in memory at once
+from symplectic_jepa.regularizers.pairs import Block, all_rows, centred, pair_sum
 
 
 class MMD(BatchRegularizer):
@@ -25,7 +22,9 @@ class MMD(BatchRegularizer):
     ``mean_nm k(x_n, x_m) − 2 mean_n E k(x_n, g) + E k(g, g')``, ``k(x, y) = exp(−‖x − y‖²/2σ²)``, ``g, g' ~ N(0, I)``,
     ``E k(x, g) = (σ²/(σ² + 1))^{D/2} exp(−‖x‖²/2(σ² + 1))`` and ``E k(g, g') = (σ²/(σ² + 2))^{D/2}``.
 
-    This V-statistic (including ``n = m``) is of order ``1/N`` for Gaussian features; see `gathered_rows` for its cost.
+    This V-statistic (including ``n = m``) is of order ``1/N`` for Gaussian features. Each rank computes the pairs of
+    its own samples with those of all ranks, in blocks of at most 2²⁴ pairs. Over several ranks this takes two
+    collectives before the objective's: the numbers of samples, which the host waits for, and the samples.
 
     Args:
         bandwidth: bandwidth ``σ``, by default ``√D``, because ``‖x − y‖²`` is about ``2D``; no fixed ``σ`` resolves
@@ -44,13 +43,9 @@ class MMD(BatchRegularizer):
         self.bandwidth = bandwidth
 
     def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
-        """The rows of all ranks; see `BatchRegularizer`."""
-        return Reduction(gathered_rows(_checks.samples("x", x), ranks), self._finish)
-
-    def _finish(self, sums: list[Tensor]) -> Measured:
-        x, weights = sums
-        loss = squared_mmd(x, weights, self.bandwidth or math.sqrt(x.shape[-1])).mean().to(x.dtype)
-        return Measured(loss, {"mmd": loss})
+        """Sums over the pairs of this rank's samples with all; see `BatchRegularizer`."""
+        bandwidth = self.bandwidth or math.sqrt(_checks.samples("x", x).shape[-1])
+        return mmd_reduction(x, all_rows(x, ranks), bandwidth, x.dtype)
 
 
 class SlicedMMD(MMD):
@@ -79,7 +74,7 @@ class SlicedMMD(MMD):
         process_group: Group = None,
     ) -> None:
         super().__init__(sync=sync, process_group=process_group)
-        self.bandwidth = _checks.finite("bandwidth", bandwidth, minimum=0.0, exclusive=True)
+        self.bandwidth: float = _checks.finite("bandwidth", bandwidth, minimum=0.0, exclusive=True)
         self.slices = _checks.positive_int("slices", slices)
         self.schedule = Schedule("unit_directions", seed=seed, every=1)
 
@@ -89,7 +84,7 @@ class SlicedMMD(MMD):
         return self.schedule.seed
 
     def reduction(self, x: Tensor, ranks: Ranks, *, directions: Tensor | None = None) -> Reduction:
-        """The projected rows of all ranks; see `BatchRegularizer`.
+        """Sums over the pairs of this rank's slices with all; see `BatchRegularizer`.
 
         Args:
             x: samples, ``(..., N, D)``.
@@ -102,66 +97,37 @@ class SlicedMMD(MMD):
         dim = _checks.samples("x", x).shape[-1]
         if directions is None:
             directions = self.schedule(dim, self.slices, dtype=x.dtype, device=x.device)
-        rows = gathered_rows(x @ _checks.columns("directions", directions, x), ranks)
-        return Reduction(rows, lambda sums: self._finish([sums[0].mT[..., None], sums[1]]))
+        slices = project(x, directions, name="directions").mT[..., None]
+        return mmd_reduction(slices, all_rows(slices, ranks), self.bandwidth, x.dtype)
 
 
-def gathered_rows(x: Tensor, ranks: Ranks) -> list[Tensor]:
-    """``x`` ``(..., N, D)`` and unit weights ``(N,)``, zero-padded so that their sums over ranks contain all rows.
+def mmd_reduction(x: Tensor, everyone: Tensor, bandwidth: float, dtype: torch.dtype) -> Reduction:
+    """``MMD²`` to ``N(0, I)`` of the rows of all ranks, ``(..., N, d)``, of which ``(..., n, d)`` are this rank's.
 
-    With several ranks the host first waits for a small collective of the row counts. Then all rows are exchanged, and
-    every rank computes all pairs. Without the sum over ranks, the missing rows have weight 0.
+    The kernel is computed in ``dtype``, after the mean of all rows is removed, which no distance sees; sums in float64.
     """
-    weights = x.new_ones(x.shape[-2])
-    if not ranks.shared:
-        return [x, weights]
-    rank = ranks.rank
-    sizes = ranks.sum([F.pad(count(len(weights), x)[None], (rank, ranks.size - rank - 1))])[0].long().tolist()
-    before, after = sum(sizes[:rank]), sum(sizes[rank + 1 :])
-    return [F.pad(x, (0, 0, before, after)), F.pad(weights, (before, after))]
-
-
-def squared_mmd(x: Tensor, weights: Tensor, bandwidth: float) -> Tensor:
-    """``MMD²`` of ``Σ w_n δ(x_n) / Σ w_n`` to ``N(0, I)``: ``(..., N, d)`` to ``(...)``, summed in float64."""
-    dim, square, total = x.shape[-1], bandwidth**2, weights.sum(dtype=wide_dtype(x))
-    pairs = _kernel_sum(x.reshape(-1, *x.shape[-2:]), weights, square).reshape(x.shape[:-2])
-    cross = (weights * torch.exp(-x.square().sum(-1) / (2 * square + 2))).sum(-1, dtype=total.dtype)
+    dim, square = x.shape[-1], bandwidth**2
+    own, other = (rows.to(dtype) for rows in centred(x, everyone))
+    pairs = pair_sum(own, other, gaussian(square)).reshape(x.shape[:-2])
+    cross = torch.exp(-x.square().sum(-1) / (2 * square + 2)).sum(-1, dtype=pairs.dtype)
     factor, target = (math.exp(-0.5 * dim * math.log1p(k / square)) for k in (1, 2))
-    return pairs / total.square() - 2 * factor * cross / total + target
+
+    def finish(sums: list[Tensor]) -> Measured:
+        total, pairs, cross = sums
+        loss = (pairs / total.square() - 2 * factor * cross / total + target).mean().to(dtype)
+        return Measured(loss, {"mmd": loss})
+
+    return Reduction([count(x.shape[-2], x), pairs, cross], finish)
 
 
-def _kernel_sum(x: Tensor, weights: Tensor, square: float) -> Tensor:
-    """``Σ_nm w_n w_m k(x_n, x_m)`` of ``(G, N, d)``; the gradient reuses the same kernel, which is not saved."""
-    needs_gradient = (x.requires_grad and torch.is_grad_enabled()) or transforming()
-    totals, grads, w = [], [], weights[:, None]
-    with torch.no_grad():
-        for part in torch.split(x, max(1, _ENTRIES // x.shape[-2] ** 2)):
-            y = part - part.mean(-2, keepdim=True)  # keeps the distances, and their precision if the mean is large
-            half = 0.5 * y.square().sum(-1)
-            kernel = (y @ y.mT).sub_(half[..., None]).sub_(half[..., None, :]).clamp_max_(0).div_(square).exp_()
-            mass = kernel @ w
-            totals.append((w.to(wide_dtype(x)) * mass).sum((-2, -1)))
-            if needs_gradient:
-                grads.append((kernel @ (w * y) - mass * y) * (2 / square * w))
-    total = torch.cat(totals)
-    return _WithGradient.apply(x, total, torch.cat(grads)) if needs_gradient else total
+def gaussian(square: float) -> Block:
+    """`pair_sum` of ``exp(−‖x_n − x_m‖²/2σ²)``, ``square = σ²``."""
 
+    def block(rows: Tensor, everyone: Tensor) -> tuple[Tensor, Tensor]:
+        halves = [0.5 * x.square().sum(-1) for x in (rows, everyone)]
+        kernel = (rows @ everyone.mT).sub_(halves[0][..., None]).sub_(halves[1][..., None, :])
+        kernel = kernel.clamp_max_(0).div_(square).exp_()
+        mass = kernel.sum(-1, keepdim=True)
+        return mass.sum((-2, -1), dtype=wide_dtype(rows)), (kernel @ everyone - mass * rows) * (2 / square)
 
-class _WithGradient(torch.autograd.Function):
-    """The ``value`` ``(G)`` of a function of ``x`` ``(G, …)``, whose ``gradient`` is known."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[2], output)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, _ = ctx.saved_tensors
-        return gradient * grad.to(gradient.dtype)[:, None, None], None, None
+    return block

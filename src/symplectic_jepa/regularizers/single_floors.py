@@ -9,10 +9,11 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from symplectic_jepa import _checks
-from symplectic_jepa.distributed import Ranks
+from symplectic_jepa.distributed import Ranks, count
 from symplectic_jepa.regularizers._base import Group, Measured, Reduction
-from symplectic_jepa.regularizers.covariance import covariance, moments
+from symplectic_jepa.regularizers.covariance import scatter, shifted
 from symplectic_jepa.regularizers.finite_sample import unbiased_squares
+from symplectic_jepa.regularizers.pairs import centred, few_rows, pair_sum, squared_products
 from symplectic_jepa.regularizers.spectral_floors import PROJ_DIM, SpectralFloors
 
 
@@ -95,7 +96,8 @@ class ParticipationRatioFloor(_OneHinge):
     With ``proj_dim=None`` it uses the full covariance, ``k = min(D, N − 1)`` (with ``bias_correction``, which does not
     depend on the batch, ``k = D``) and no ridge, and computes ``tr(Σ)`` and
     ``tr(Σ²)`` from the smaller of the ``D × D`` covariance and the ``N × N`` Gram matrix, which share their non-zero
-    eigenvalues; over several ranks, from the ``D × D`` one.
+    eigenvalues. Over several ranks this takes a small collective for the row counts before the objective's, and with
+    ``N < D`` another one for the samples; a compiled graph cannot wait for the counts and uses the covariance.
 
     Args:
         floor: floor ``r_min``, between 0 and 1.
@@ -138,24 +140,44 @@ class ParticipationRatioFloor(_OneHinge):
             raise ValueError("projection must be None for the floor of the full covariance (proj_dim=None)")
         n, dim = _checks.samples("x", x, minimum=self._minimum(ranks)).shape[-2:]
         self._warn_if_biased(n * ranks.size, dim)
+        total = count(n, x)
         if not ranks.shared:
-            centred = x - x.mean(-2, keepdim=True)
-            gram = centred @ centred.mT if n < dim else centred.mT @ centred
-            return Reduction([], lambda _: self._hinge(gram, n - 1, dim if self.bias_correction else min(dim, n - 1)))
+            local = x - x.mean(-2, keepdim=True)
+            gram = local @ local.mT if n < dim else local.mT @ local
+            return Reduction([], lambda _: self._hinge(gram, total, dim))
+        counts = few_rows(x, ranks)
+        if counts is not None:
+            return self._of_pairs(x, ranks.gather(x, counts))
+        samples = shifted(x)
 
         def finish(sums: list[Tensor]) -> Measured:
-            degrees = (sums[0] - 1).to(x.dtype)
-            k = dim if self.bias_correction else degrees.clamp_max(dim)
-            return self._hinge(covariance(*sums).to(x.dtype), degrees, k)
+            return self._hinge(scatter(*sums).to(x.dtype), sums[0], dim)
 
-        return Reduction(moments(x), finish)
+        return Reduction([total, samples.first(ranks), samples.products(samples, ranks)], finish)
 
-    def _hinge(self, matrix: Tensor, degrees: Tensor | int, k: Tensor | int) -> Measured:
-        """The hinge of a covariance or Gram matrix: the ratio does not depend on scale, and is 0 for a single point."""
-        trace, second = matrix.diagonal(dim1=-2, dim2=-1).sum(-1), matrix.square().sum((-2, -1))
-        first = trace.square()
+    def _of_pairs(self, x: Tensor, everyone: Tensor) -> Reduction:
+        """From ``tr(C) ∝ Σ_n ‖x_n‖²`` and ``tr(C²) ∝ Σ_nm ⟨x_n, x_m⟩²``, without a ``D × D`` matrix."""
+        own, others = centred(x, everyone)
+        pairs = pair_sum(own, others, squared_products)
+        trace = own.square().sum((-2, -1)).to(pairs.dtype)
+
+        return Reduction(
+            [count(x.shape[-2], x), trace, pairs],
+            lambda sums: self._ratio(sums[1].to(x.dtype), sums[2].to(x.dtype), sums[0], x.shape[-1]),
+        )
+
+    def _hinge(self, matrix: Tensor, total: Tensor, dim: int) -> Measured:
+        """The hinge of the scatter matrix of ``N`` samples, or of their Gram matrix; the scale does not matter."""
+        trace, square = matrix.diagonal(dim1=-2, dim2=-1).sum(-1), matrix.square().sum((-2, -1))
+        return self._ratio(trace, square, total, dim)
+
+    def _ratio(self, trace: Tensor, square: Tensor, total: Tensor, dim: int) -> Measured:
+        """The hinge from ``tr(C)`` and ``tr(C²)``; the ratio is 0 for a single point."""
+        degrees = (total - 1).to(trace.dtype)
+        first, k = trace.square(), degrees.clamp_max(dim)
         if self.bias_correction:
-            first, second = unbiased_squares(trace, second, degrees)
-        ratio = first / second.clamp_min(torch.finfo(matrix.dtype).tiny) / k
+            first, square = unbiased_squares(trace, square, degrees)
+            k = torch.full_like(k, dim)
+        ratio = first / square.clamp_min(torch.finfo(square.dtype).tiny) / k
         assert self.participation is not None  # its only hinge
         return Measured(torch.relu(self.participation - ratio).square().mean(), {"participation": ratio.mean()})

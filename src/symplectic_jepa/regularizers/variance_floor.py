@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa._precision import wide_dtype
 from symplectic_jepa.distributed import Ranks, count
 from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
+from symplectic_jepa.regularizers.covariance import shifted
 
 
 class VarianceFloor(BatchRegularizer):
@@ -34,16 +34,12 @@ class VarianceFloor(BatchRegularizer):
     def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
         """Sums of ``N``, ``x`` and ``x²``; see `BatchRegularizer`."""
         n = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-2]
-        # Take each rank's variance about its own mean and combine only D numbers in float64, so that a large mean does
-        # not cost precision.
-        local_var, local_mean = torch.var_mean(x, -2, correction=0)
-        local_mean = local_mean.to(wide_dtype(x))
-        square = n * (local_var.to(wide_dtype(x)) + local_mean.square())
+        samples = shifted(x)
 
         def finish(sums: list[Tensor]) -> Measured:
-            total, first, second = sums
-            var = (second / total - (first / total).square()).clamp_min(0)
+            total, first, square = sums
+            var = (square / total - (first / total).square()).clamp_min(0)
             std = (var + self.eps).sqrt().to(x.dtype)
             return Measured(torch.relu(self.floor - std).square().mean(), {"std": std.mean()})
 
-        return Reduction([count(n, x), n * local_mean, square], finish)
+        return Reduction([count(n, x), samples.first(ranks), samples.squares(ranks)], finish)

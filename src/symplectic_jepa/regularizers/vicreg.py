@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from symplectic_jepa import _checks
-from symplectic_jepa._precision import wide_dtype
 from symplectic_jepa.distributed import Ranks, count
 from symplectic_jepa.regularizers._base import BatchRegularizer, Group, Measured, Reduction
+from symplectic_jepa.regularizers.covariance import scatter, shifted
+from symplectic_jepa.regularizers.pairs import centred, few_rows, pair_sum, squared_products
 
 
 class VICReg(BatchRegularizer):
@@ -26,6 +27,10 @@ class VICReg(BatchRegularizer):
         eps: offset ``ε``, which keeps the gradient of the root finite at zero variance.
         sync: see `BatchRegularizer`.
         process_group: see `BatchRegularizer`.
+
+    With ``N < D`` the covariance term is computed from pairs of samples, without a ``D × D`` matrix. Over several ranks
+    this takes a small collective for the row counts before the objective's, and with ``N < D`` another one for the
+    samples; a compiled graph cannot wait for the counts and uses the matrix.
 
     Raises:
         ValueError: if a weight is negative, or ``floor`` or ``eps`` not positive.
@@ -48,32 +53,38 @@ class VICReg(BatchRegularizer):
         self.eps = _checks.finite("eps", eps, minimum=0.0, exclusive=True)
 
     def reduction(self, x: Tensor, ranks: Ranks) -> Reduction:
-        """Moments up to the second; see `BatchRegularizer`."""
-        n, dim = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-2:]
-        local, mean = centred(x)
-        product = torch.addcmul((local.mT @ local).to(mean.dtype), mean.mT, mean, value=n)
+        """Moments up to the second, or sums over pairs if there are fewer samples than coordinates."""
+        dim = _checks.samples("x", x, minimum=1 if ranks.shared else 2).shape[-1]
+        counts = few_rows(x, ranks)
+        if counts is not None:
+            return self._of_pairs(x, ranks.gather(x, counts))
+        samples = shifted(x)
 
         def finish(sums: list[Tensor]) -> Measured:
-            total, first, second = sums
-            cov = (second - first[..., :, None] * first[..., None, :] / total) / (total - 1)
-            std = (cov.diagonal(dim1=-2, dim2=-1).clamp_min(0) + self.eps).sqrt()
-            hinge = torch.relu(self.floor - std).mean()
-            redundancy = off_diagonal(cov).square().sum((-2, -1)).mean() / dim
-            value = (self.variance * hinge + self.covariance * redundancy).to(x.dtype)
-            return Measured(value, {"std": std.mean(), "covariance": redundancy})
+            cov = scatter(*sums).to(x.dtype) / (sums[0] - 1)
+            redundancy = off_diagonal(cov).square().sum((-2, -1)) / dim
+            return self._value(cov.diagonal(dim1=-2, dim2=-1), redundancy, x.dtype)
 
-        return Reduction([count(n, x), n * mean.squeeze(-2), product], finish)
+        return Reduction([count(x.shape[-2], x), samples.first(ranks), samples.products(samples, ranks)], finish)
 
+    def _of_pairs(self, x: Tensor, everyone: Tensor) -> Reduction:
+        """From ``Σ_ij C_ij² ∝ Σ_nm ⟨x_n, x_m⟩²``, without a ``D × D`` matrix."""
+        own, others = centred(x, everyone)
+        pairs = pair_sum(own, others, squared_products)
 
-def centred(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples minus their mean on this rank, and that mean ``(..., 1, D)``, in float64 where available.
+        def finish(sums: list[Tensor]) -> Measured:
+            total, square, pairs = sums
+            var = square / (total - 1)
+            redundancy = (pairs / (total - 1).square() - var.square().sum(-1)) / x.shape[-1]
+            return self._value(var, redundancy, x.dtype)
 
-    ``Σ x xᵀ = Σ (x − m)(x − m)ᵀ + N m mᵀ``: the ``N D²`` multiplications run in the dtype of the centred samples,
-    and only ``D²`` numbers are added in float64, so that a large mean does not cost precision. Both terms must use the
-    same ``m``.
-    """
-    mean = x.mean(-2, keepdim=True)
-    return x - mean, mean.to(wide_dtype(x))
+        square = own.square().sum(-2).to(pairs.dtype)
+        return Reduction([count(x.shape[-2], x), square, pairs], finish)
+
+    def _value(self, var: Tensor, redundancy: Tensor, dtype: torch.dtype) -> Measured:
+        std, redundancy = (var.clamp_min(0) + self.eps).sqrt(), redundancy.mean()
+        value = self.variance * torch.relu(self.floor - std).mean() + self.covariance * redundancy
+        return Measured(value.to(dtype), {"std": std.mean(), "covariance": redundancy})
 
 
 def off_diagonal(matrix: Tensor) -> Tensor:

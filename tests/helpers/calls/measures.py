@@ -15,6 +15,7 @@ LABELLED = {
     "test_features": FEATURES,
     "test_labels": LABELS,
 }
+GROUP = {"process_group": (None, bad.group)}
 MAP = (PREDICTORS["HamiltonianPredictor"], bad.function)
 STATES = (Z, bad.without(bad.states, "numpy"))
 EVALUATION = {
@@ -27,16 +28,24 @@ EVALUATION = {
         lr=(1e-3, bad.positive),
         weight_decay=(0.0, bad.nonnegative),
         seed=(0, bad.seed),
+        **GROUP,
     ),
-    "knn_sweep": call(evaluation.knn_sweep, **LABELLED, ks=((1, 2), bad.neighbours), chunk_size=(4, bad.integer)),
+    "knn_sweep": call(
+        evaluation.knn_sweep, **LABELLED, ks=((1, 2), bad.neighbours), chunk_size=(4, bad.integer), **GROUP
+    ),
     "spectrum": call(
-        evaluation.spectrum, features=FEATURES, samples=(4, bad.integer), top=(2, bad.integer), seed=(0, bad.seed)
+        evaluation.spectrum,
+        features=FEATURES,
+        samples=(4, bad.integer),
+        top=(2, bad.integer),
+        seed=(0, bad.seed),
+        **GROUP,
     ),
     "effective_rank": call(evaluation.effective_rank, eigenvalues=(torch.rand(D), bad.spectrum)),
     "pair_cosines": call(evaluation.pair_cosines, features=FEATURES, pairs=(4, bad.integer), seed=(0, bad.seed)),
     "feature_norms": call(evaluation.feature_norms, features=FEATURES),
     "alignment": call(evaluation.alignment, z_a=FEATURES, z_b=FEATURES),
-    "uniformity": call(evaluation.uniformity, z=FEATURES, t=(2.0, bad.positive)),
+    "uniformity": call(evaluation.uniformity, z=FEATURES, t=(2.0, bad.positive), **GROUP),
     "symplecticity_defect": call(evaluation.symplecticity_defect, step=MAP, z=STATES),
     "reversibility_error": call(evaluation.reversibility_error, forward=MAP, backward=MAP, z=STATES),
     "energy_drift": call(

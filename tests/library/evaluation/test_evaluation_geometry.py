@@ -8,7 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symplectic_jepa.evaluation import alignment, effective_rank, feature_norms, pair_cosines, spectrum, uniformity
+from symplectic_jepa.evaluation import (
+    alignment,
+    effective_rank,
+    feature_norms,
+    geometry,
+    pair_cosines,
+    spectrum,
+    uniformity,
+)
+from tests.helpers.memory import Largest
 from tests.helpers.samples import samples
 
 
@@ -118,6 +127,15 @@ def test_uniformity_equals_the_formula_across_chunks(n, t):
     assert uniformity(x, t=t).item() == pytest.approx(expected, rel=1e-9)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert uniformity(x.float(), t=t).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_uniformity_holds_a_block_of_distances(monkeypatch):
+    x = samples(500, 3)
+    expected = uniformity(x)
+    monkeypatch.setattr(geometry, "_PAIRS", 5000)
+    with Largest() as largest:
+        torch.testing.assert_close(uniformity(x), expected)
+    assert largest.numel <= 5000
 
 
 def test_uniformity_of_known_configurations():

@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from symplectic_jepa.evaluation import KNNAccuracy, knn_sweep
+from symplectic_jepa.evaluation import KNNAccuracy, knn, knn_sweep
+from tests.helpers.memory import Largest
 
 KS = (1, 5, 10, 20, 50, 100, 200)
 
@@ -113,8 +114,25 @@ def test_similarities_stay_within_the_chunk(monkeypatch):
         return topk(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.Tensor, "topk", spy)
-    knn_sweep(*clusters(90, 50, 4, 3, seed=5), ks=(1, 5), chunk_size=16)
+    data = clusters(90, 50, 4, 3, seed=5)
+    whole = knn_sweep(*data, ks=(1, 5, 50), chunk_size=16)
     assert seen == [(16, 90), (16, 90), (16, 90), (2, 90)]
+    seen.clear()
+    monkeypatch.setattr(knn, "_BANK_ROWS", 40)
+    assert knn_sweep(*data, ks=(1, 5, 50), chunk_size=16) == whole
+    assert all(columns <= 50 + 40 for _, columns in seen)
+    assert seen.count((16, 40)) == 6
+
+
+def test_features_on_disk_are_read_in_blocks(monkeypatch, tmp_path):
+    train, train_y, test, test_y = data = clusters(900, 20, 8, 3, seed=6)
+    np.save(tmp_path / "train.npy", train.numpy())
+    stored = np.load(tmp_path / "train.npy", mmap_mode="r")
+    expected = knn_sweep(*data)
+    monkeypatch.setattr(knn, "_BANK_ROWS", 64)
+    with Largest() as largest:
+        assert knn_sweep(stored, train_y, test, test_y, chunk_size=10) == expected
+    assert largest.numel <= 20 * (200 + 64) < train.numel()
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """The linear probe against a textbook training loop, and what it may not disturb."""
 
 import contextlib
+import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from symplectic_jepa.evaluation import linear_probe
+from tests.helpers.memory import Largest
 
 
 def clusters(n_train=300, n_test=150, dim=12, classes=7, noise=0.1):
@@ -86,6 +89,22 @@ def test_other_dtypes_are_trained_in_float32(dtype):
     result = linear_probe(exact[0].to(dtype), train_y.int(), exact[1].to(dtype), test_y, epochs=2)
     assert result.head[1].weight.dtype == torch.float32
     assert result[:2] == as_float[:2]
+
+
+def test_features_on_disk_stay_there(tmp_path):
+    """Only rows of a batch are copied, and the head is the same."""
+    train, train_y, test, test_y = clusters(n_train=900, noise=1.0)
+    np.save(tmp_path / "train.npy", train.numpy())
+    stored = np.load(tmp_path / "train.npy", mmap_mode="r")
+    expected = linear_probe(train, train_y, test, test_y, epochs=2, batch_size=64)
+    before = stored.copy()
+    with warnings.catch_warnings(), Largest() as largest:
+        warnings.simplefilter("error")
+        result = linear_probe(stored, train_y, test, test_y, epochs=2, batch_size=64)
+    assert torch.equal(result.head[1].weight, expected.head[1].weight)
+    assert result[:2] == expected[:2]
+    assert largest.numel <= max(test.numel(), 64 * train.shape[1]) < train.numel() / 4
+    assert np.array_equal(stored, before)
 
 
 def test_features_with_a_graph_are_frozen():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from symplectic_jepa import ProjectedLogDetFloor, SIGReg
+from symplectic_jepa.regularizers import draws
 from tests.helpers.samples import directions, orthonormal, samples
 
 
@@ -63,6 +64,23 @@ def test_eval_mode_does_not_consume_draws():
     assert torch.equal(first, second)
     sigreg_.train()
     assert torch.equal(draws_of(sigreg_, x, 1)[0], first)
+
+
+def test_old_projections_are_dropped(monkeypatch):
+    """One matrix of each stream is kept, and all of them together are bounded by bytes, except the newest."""
+    monkeypatch.setattr(draws, "_kept", {})
+    kept = lambda: [matrix.nbytes for _, matrix in draws._kept.values()]  # noqa: E731
+    x, floor = samples(30, 64), ProjectedLogDetFloor(proj_dim=8, refresh_every=2)
+    first = draws_of(floor, x, 9)
+    assert torch.equal(first[0], first[1])
+    assert not torch.equal(first[1], first[2])
+    assert kept() == [64 * 8 * 8]
+    monkeypatch.setattr(draws, "_KEPT_BYTES", 10_000)
+    for seed in range(1, 5):
+        ProjectedLogDetFloor(proj_dim=8, refresh_every=2, seed=seed)(x)
+        assert sum(kept()) <= 10_000
+    ProjectedLogDetFloor(proj_dim=32, refresh_every=2)(x)
+    assert kept() == [64 * 32 * 8]
 
 
 def test_a_redraw_does_not_spoil_a_pending_backward_pass():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from symplectic_jepa import MMD, SIGReg, SlicedMMD
-from symplectic_jepa.regularizers import kerjepa
-from tests.helpers.oracles import gaussian_mmd
+from symplectic_jepa import MMD, SIGReg, SlicedMMD, VICReg
+from symplectic_jepa.regularizers import pairs
+from tests.helpers.memory import Largest
 from tests.helpers.samples import directions, samples
 
 D = 12
@@ -53,17 +53,34 @@ def test_sliced_mmd_is_the_integral_that_sigreg_approximates():
     assert fine == pytest.approx(40 * math.sqrt(2 * math.pi) * SlicedMMD()(x, directions=A).item(), rel=1e-6)
 
 
-def test_slices_in_chunks_give_the_same(monkeypatch):
+@pytest.mark.parametrize("entries", [3 * 81, 2 * 9])  # several slices at once, and two rows of one
+def test_slices_in_chunks_give_the_same(monkeypatch, entries):
     x = samples(2, 9, D).requires_grad_()
     whole = SlicedMMD()(x, directions=A)
     (grad,) = torch.autograd.grad(whole, x)
-    monkeypatch.setattr(kerjepa, "_ENTRIES", 3 * 81)
+    monkeypatch.setattr(pairs, "_ENTRIES", entries)
     parts = SlicedMMD()(x, directions=A)
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(torch.autograd.grad(parts, x)[0], grad)
 
 
-def test_rows_of_weight_zero_are_no_samples():
-    """What another rank's rows are while the sum is left out."""
-    x, weights = torch.cat((torch.zeros(2, 3), samples(5, 3))).double(), torch.tensor([0.0] * 2 + [1.0] * 5).double()
-    assert kerjepa.squared_mmd(x, weights, 1.3).item() == pytest.approx(gaussian_mmd(x[2:].numpy(), 1.3))
+@pytest.mark.parametrize(
+    ("make", "dim"), [(MMD, 10), (lambda: SlicedMMD(slices=3), 10), (VICReg, 320)], ids=["MMD", "SlicedMMD", "VICReg"]
+)
+def test_pairs_are_held_in_blocks(monkeypatch, make, dim):
+    """No tensor has N² elements, or D²; value and gradient are those of all pairs at once, in float64."""
+    n = 300  # fewer than the coordinates of VICReg, so that it takes pairs too
+    x = samples(n, dim).requires_grad_()
+    expected = make()(x)
+    (grad,) = torch.autograd.grad(expected, x)
+    monkeypatch.setattr(pairs, "_ENTRIES", 4 * n)
+    with Largest() as largest:
+        value = make()(x)
+        (got,) = torch.autograd.grad(value, x)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(got, grad)
+    assert largest.numel == x.numel() < max(n, dim) ** 2
+    monkeypatch.setattr(pairs, "_ENTRIES", 2**24)
+    with Largest() as whole:
+        make()(x)
+    assert whole.numel >= min(n * n, x.numel())  # the measure would notice

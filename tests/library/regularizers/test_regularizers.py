@@ -28,10 +28,10 @@ from symplectic_jepa.regularizers import (
     TopEigenvalueCeiling,
     VarianceFloor,
     VICReg,
-    kerjepa,
 )
 from tests.helpers import oracles
 from tests.helpers.cases import REGULARIZERS
+from tests.helpers.memory import Largest
 from tests.helpers.samples import directions, orthonormal, samples
 
 D = 12
@@ -128,15 +128,28 @@ def test_each_serves_as_a_penalty_and_says_what_it_measured(make):
         assert statistics.keys() == {"epps_pulley", "condition"}
 
 
-@pytest.mark.parametrize("name", ["vicreg", "barlow", "mmd"])
-def test_a_large_mean_costs_no_digits(name):
-    """In float32, against the very same numbers in float64; of the MMD only the pairs do not see the mean."""
-    x = (batch(name, 64, D) + 3000).float()
-    if name == "mmd":
-        ours, oracle = (kerjepa._kernel_sum(z[None], torch.ones_like(z[:, 0]), 4.0) for z in (x, x.double()))
-    else:
-        ours, oracle = CASES[name][0](x), CASES[name][0](x.double())
-    assert ours.item() == pytest.approx(oracle.item(), rel=1e-5)
+@pytest.mark.parametrize("n", [7, 64])  # fewer samples than coordinates, and more
+@pytest.mark.parametrize(
+    "name",
+    ["variance", "log_det", "participation", "participation_full", "top", "vicreg", "barlow", "mmd", "sliced_mmd"],
+)
+def test_a_large_mean_costs_no_digits(name, n):
+    """In float32, against the very same numbers in float64: the value and the gradient."""
+    x, ours = (batch(name, n, D) + 3000).float(), CASES[name][0]
+    narrow, wide = (z.requires_grad_() for z in (x.clone(), x.double()))
+    values = [ours(z) for z in (narrow, wide)]
+    assert values[0].item() == pytest.approx(values[1].item(), rel=1e-6)
+    grads = [torch.autograd.grad(value, z)[0] for value, z in zip(values, (narrow, wide), strict=True)]
+    assert (grads[0] - grads[1]).norm() <= 3e-6 * grads[1].norm()
+
+
+@pytest.mark.parametrize("name", ["vicreg", "barlow", "participation_full", "coding_rate"])
+def test_matrices_are_float32_where_that_is_enough(name):
+    """On one rank no D × D matrix is float64, except that of the coding rate, whose identity would be lost."""
+    x = batch(name, 64, D).float().requires_grad_()
+    with Largest(torch.float64) as wide:
+        torch.autograd.grad(CASES[name][0](x), x)
+    assert (wide.numel >= D * D) == (name == "coding_rate")
 
 
 def test_barlow_twins_takes_two_views_either_way():
