@@ -1,0 +1,1 @@
+"""The systems that the paper builds on, from the library's parts."""
