@@ -168,19 +168,26 @@ def predict(model: nn.Module, first: Tensor, controls: Tensor, *, frames: int) -
     return model.decode(states)
 
 
+def windows(observations: Tensor, controls: Tensor) -> tuple[Tensor, Tensor]:
+    """All parts of `HORIZON` + 1 frames, ``(HORIZON + 1, M, k)``, of ``(T, N, k)``, and their torques ``(M, 1)``."""
+    parts = observations.unfold(0, HORIZON + 1, 1).permute(3, 0, 1, 2)
+    return parts.flatten(1, 2), controls.repeat(parts.shape[1], 1)
+
+
+def loss(model: nn.Module, parts: Tensor, controls: Tensor) -> Tensor:
+    """Squared error of the predictions from the first frame; of ``(q, p)`` that of a `TrajectoryObjective`."""
+    return (predict(model, parts[0], controls, frames=HORIZON) - parts[1:]).square().mean()
+
+
 def train(model: nn.Module, observations: Tensor, controls: Tensor, *, steps: int, batch: int = 256) -> None:
-    """Minimise the squared error of the next `HORIZON` frames from random frames of the trajectories."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    windows = observations.unfold(0, HORIZON + 1, 1).permute(3, 0, 1, 2)  # (HORIZON + 1, starts, N, k)
-    controls = controls.expand(*windows.shape[1:3], 1).flatten(0, 1)
-    windows = windows.flatten(1, 2)
+    parts, controls = windows(observations, controls)
     for _ in range(steps):
-        chosen = torch.randint(windows.shape[1], (batch,))
-        first, *following = windows[:, chosen]
-        loss = (predict(model, first, controls[chosen], frames=HORIZON) - torch.stack(following)).square().mean()
+        chosen = torch.randint(len(controls), (batch,))
+        value = loss(model, parts[:, chosen], controls[chosen])
         optimizer.zero_grad()
-        loss.backward()
+        value.backward()
         optimizer.step()
         schedule.step()
 
