@@ -67,6 +67,7 @@ MAPS = {
     "ResidualMLPPredictor": lambda: sj.ResidualMLPPredictor(D, hidden_dim=8),
     "SymplecticNetPredictor": lambda: sj.SymplecticNetPredictor(D, layers=2, hidden_dim=8),
 }
+USER_ENERGIES = {"user potential", "mass matrix"}  # made of the user's modules: no file names them; forces by autograd
 OBJECTIVES = {
     "HamJEPA": lambda: sj.hamjepa_cifar100(MAPS["leapfrog"]()),
     "HamJEPA, ImageNet": lambda: sj.hamjepa_imagenet100(MAPS["leapfrog"]()),
