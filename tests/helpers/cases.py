@@ -49,6 +49,14 @@ MAPS = {
     "implicit_midpoint": lambda: sj.HamiltonianPredictor(
         sj.GeneralHamiltonian(D, hidden_dim=8), integrator=sj.implicit_midpoint
     ),
+    "mass matrix": lambda: sj.HamiltonianPredictor(
+        sj.MassMatrixHamiltonian(
+            nn.Sequential(nn.Linear(D, 2 * D), nn.Tanh(), nn.Unflatten(-1, (D, 2))),
+            nn.Sequential(nn.Linear(D, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(-2)),
+            floor=0.3,
+        ),
+        integrator=sj.implicit_midpoint,
+    ),
     "quadratic": lambda: sj.HamiltonianPredictor(sj.QuadraticHamiltonian(D, geometry=0.7 * torch.eye(D))),
     "controlled": lambda: sj.HamiltonianPredictor(
         sj.ControlledHamiltonian(sj.QuadraticHamiltonian(D), 0.7 * torch.eye(D))
@@ -59,6 +67,7 @@ MAPS = {
     "ResidualMLPPredictor": lambda: sj.ResidualMLPPredictor(D, hidden_dim=8),
     "SymplecticNetPredictor": lambda: sj.SymplecticNetPredictor(D, layers=2, hidden_dim=8),
 }
+USER_ENERGIES = {"user potential", "mass matrix"}  # made of the user's modules: no file names them; forces by autograd
 OBJECTIVES = {
     "HamJEPA": lambda: sj.hamjepa_cifar100(MAPS["leapfrog"]()),
     "HamJEPA, ImageNet": lambda: sj.hamjepa_imagenet100(MAPS["leapfrog"]()),

@@ -39,7 +39,7 @@ def test_settings_that_the_constructor_refuses(call, tmp_path):
     valid = {name: value for name, (value, _) in call.arguments.items()}
     call.function(**valid).save_pretrained(tmp_path)
     config = settings(tmp_path)
-    parts = {name: value for name, value in valid.items() if name in ("backbone", "potential", "regularizer")}
+    parts = {name: value for name, value in valid.items() if name in ("backbone", "factor", "potential", "regularizer")}
 
     def load(**changed):
         forge(tmp_path, {**config, "arguments": {**config["arguments"], **changed}})

@@ -9,7 +9,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses import FakeTensorMode
 
 import symplectic_jepa as sj
-from tests.helpers.cases import CASES, DRIVEN, MAPS, D
+from tests.helpers.cases import CASES, DRIVEN, MAPS, USER_ENERGIES, D
 from tests.helpers.systems import Coupled
 
 USER = lambda: sj.HamiltonianPredictor(Coupled().float(), integrator=sj.integrators.ImplicitMidpoint(4))  # noqa: E731
@@ -88,7 +88,7 @@ def test_the_fake_mode_would_catch_a_wait():
 STATELESS = ["EnergyBudget", "VarianceFloor", "MeanPenalty", "VICReg", "BarlowTwins", "CodingRate", "MMD", *MAPS]
 
 
-@pytest.mark.parametrize("name", [n for n in STATELESS if n != "user potential"])
+@pytest.mark.parametrize("name", [n for n in STATELESS if n not in USER_ENERGIES])
 def test_what_has_no_state_can_be_exported(name, states):
     module = CASES[name]()
     exported = torch.export.export(module, (states.detach(),)).module()

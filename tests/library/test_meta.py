@@ -33,6 +33,12 @@ OTHERS = {
     "radial": (lambda: sj.geometries.RadialGeometry((2, 3)), "sqrt_apply", [(2, 24)], (2, 24)),
     "separable": (lambda: sj.SeparableHamiltonian(6, learn_mass=True), "__call__", [(2, 6), (2, 6)], (2,)),
     "general": (lambda: sj.hamiltonians.GeneralHamiltonian(6), "__call__", [(2, 6), (2, 6)], (2,)),
+    "mass matrix": (
+        lambda: sj.MassMatrixHamiltonian(lambda q: q.diag_embed(), lambda q: q.cos().sum(-1), floor=0.1),
+        "__call__",
+        [(2, 6), (2, 6)],
+        (2,),
+    ),
     "quadratic": (lambda: sj.QuadraticHamiltonian(6), "__call__", [(2, 6), (2, 6)], (2,)),
     "potential": (lambda: sj.PotentialHamiltonian(lambda q: q.cos().sum(-1)), "force", [(2, 6)], (2, 6)),
     "controlled": (

@@ -10,10 +10,10 @@ from torch import nn
 
 import symplectic_jepa as sj
 from symplectic_jepa.pretrained import Pretrained
-from tests.helpers.cases import CASES, MAPS, D
+from tests.helpers.cases import CASES, MAPS, USER_ENERGIES, D
 from tests.helpers.folders import call, scramble, settings, weights
 
-WRITABLE = [name for name in CASES if name != "user potential"]
+WRITABLE = [name for name in CASES if name not in USER_ENERGIES]
 
 
 def samples(module):

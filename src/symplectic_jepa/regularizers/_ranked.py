@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -13,6 +13,9 @@ from symplectic_jepa.distributed import Group as Group
 from symplectic_jepa.distributed import Ranks
 from symplectic_jepa.pretrained import Pretrained
 from symplectic_jepa.regularizers.draws import Schedule
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 # The ranks of the objective that is calling a user's module: they hold for our regularizers inside it, too. Not written
 # into these, because the module is the user's.

@@ -19,7 +19,12 @@ SIZED = {
     "DampedHamiltonian": sj.DampedHamiltonian(QUADRATIC, 0.3),
 }
 SEPARABLE = {**SIZED, "PotentialHamiltonian": PENDULUM}
-SYSTEMS = {**SEPARABLE, "GeneralHamiltonian": sj.GeneralHamiltonian(D, hidden_dim=8)}
+ARM = sj.MassMatrixHamiltonian(lambda q: q.diag_embed(), lambda q: q.cos().sum(-1), floor=0.1)
+SYSTEMS = {
+    **SEPARABLE,
+    "GeneralHamiltonian": sj.GeneralHamiltonian(D, hidden_dim=8),
+    "MassMatrixHamiltonian": ARM,
+}
 PREDICTORS = {
     "HamiltonianPredictor": sj.HamiltonianPredictor(SYSTEMS["SeparableHamiltonian"]),
     "HamiltonianPredictor, midpoint": sj.HamiltonianPredictor(
@@ -70,6 +75,13 @@ HAMILTONIANS = {
         geometry=(SPD, bad.without(bad.matrix, "None", "meta")),
     ),
     "PotentialHamiltonian": call(sj.PotentialHamiltonian, potential=(nn.ReLU(), bad.function), **ACTIONS),
+    "MassMatrixHamiltonian": call(
+        sj.MassMatrixHamiltonian,
+        factor=(nn.ReLU(), bad.function),
+        potential=(nn.ReLU(), bad.function),
+        floor=(0.1, bad.nonnegative),
+    ),
+    "inverse_mass": call(ARM.inverse_mass, q=(Q, bad.inner)),
     "ControlledHamiltonian": call(
         sj.ControlledHamiltonian,
         hamiltonian=(QUADRATIC, bad.module),
