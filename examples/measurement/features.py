@@ -51,9 +51,9 @@ def evaluate(
     recipe = mine.from_main(recipe)
     assert recipe is not None
     device = mine.device
+    state = load_run(path, device) if mine.main else {}
     data = load_data(recipe.data) if data is None else data
     check_data(recipe, data)
-    state = load_run(path, device) if mine.main else {}
     if mine.main:
         refuse_other_data(state.get("data"), fingerprint(recipe.data, data), recipe.data, path)
     data = share_training(data, mine).to(device)

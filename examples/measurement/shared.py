@@ -25,6 +25,7 @@ def world(mine: Ranks) -> dist.ProcessGroup | None:
 
 def weights_from_main(model: nn.Module, mine: Ranks) -> None:
     """Copy rank 0's parameters and buffers to every rank: on CPUs each rank has its own statistics of BatchNorm."""
+    mine.wait()  # rank 0 may have been busy for longer than a collective waits
     if mine.size > 1:
         for x in (*model.parameters(), *model.buffers()):
             dist.broadcast(x.detach(), 0)

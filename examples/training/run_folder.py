@@ -52,7 +52,7 @@ def open_run(
     out = recipe.out
     path = last_checkpoint(out)
     step, seconds = 0, 0.0
-    if name := ranks.from_main(path.name if path.exists() else None):
+    if name := ranks.from_main(path.name if path.suffix != ".pt" or path.is_file() else None):
         if not recipe.train.resume:
             raise SystemExit(f"{out} already contains a run: set train.resume=true to resume it, or another train.out")
         path = out / name

@@ -33,7 +33,7 @@ class Cell:
     dim: int = 16
     steps: int = 600
     batch: int = 64
-    lr: float = 2e-3
+    lr: float = 5e-3
 
     def folder(self, out: Path) -> Path:
         return out / self.group / f"{self.predictor.replace(' ', '-')}-s{self.seed}"

@@ -1,4 +1,4 @@
-"""Planning in latent space to a goal image, by the cross-entropy method."""
+"""Planning in latent space to a goal image: by the cross-entropy method, and by gradients through the model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from examples.worlds.models import PAST, WorldModel
 
 EPISODES, FRAMES = 50, 16  # of a task: from the second frame of a test episode to a frame that it reaches 16 later
 SAMPLES, ELITES, ROUNDS = 128, 16, 5
+DESCENTS = 40  # steps of Adam on the actions
 TOLERANCE = 0.2  # distance of the positions (cosines and sines, or units of length) that counts as a success
 
 Cost = Callable[[Tensor], Tensor]  # actions (T, N, E, 1) to costs (N, E)
@@ -25,6 +26,7 @@ class Planning:
     """Shares of episodes that end at the goal, and seconds per plan."""
 
     success: float
+    gradient: float  # planning by gradients through the rollout instead
     simulator: float  # the same planner on the true dynamics
     random: float  # actions at random
     seconds: float
@@ -62,7 +64,13 @@ def plan_to_goals(model: WorldModel, environment: Environment, episodes: Episode
     plan = cross_entropy(imagined, count)
     seconds = (time.perf_counter() - began) / count
     random = 2 * torch.rand(FRAMES, count, 1, generator=torch.Generator().manual_seed(1)) - 1
-    return Planning(success(plan), success(cross_entropy(truly, count)), success(random), seconds)
+    return Planning(
+        success(plan),
+        success(descend(imagined, count)),
+        success(cross_entropy(truly, count)),
+        success(random),
+        seconds,
+    )
 
 
 def cross_entropy(cost: Cost, episodes: int, *, seed: int = 0) -> Tensor:
@@ -76,3 +84,20 @@ def cross_entropy(cost: Cost, episodes: int, *, seed: int = 0) -> Tensor:
         elite = actions.gather(1, best[None, :, :, None].expand(FRAMES, -1, -1, 1))
         mean, std = elite.mean(1, keepdim=True), elite.std(1, keepdim=True)
     return mean[:, 0]
+
+
+def descend(cost: Cost, episodes: int, *, lr: float = 0.1) -> Tensor:
+    """Actions ``(FRAMES, E, 1)`` in ``[-1, 1]``, from zero along the gradient of their cost; the best of all steps."""
+    free = torch.zeros(FRAMES, 1, episodes, 1, requires_grad=True)
+    optimizer = torch.optim.Adam([free], lr=lr)
+    best, least = torch.zeros(FRAMES, episodes, 1), torch.full((episodes,), torch.inf)
+    with torch.enable_grad():
+        for _ in range(DESCENTS):
+            actions = free.tanh()
+            values = cost(actions)[0]
+            better = values.detach() < least
+            best[:, better], least[better] = actions.detach()[:, 0, better], values.detach()[better]
+            (gradient,) = torch.autograd.grad(values.sum(), free)
+            free.grad = gradient.nan_to_num()
+            optimizer.step()
+    return best

@@ -79,9 +79,10 @@ def _surprise_columns(records: Records) -> Columns:
 
 def _planning_columns() -> Columns:
     return {
-        "success": lambda r: r["planning"]["success"],
+        "cross-entropy method": lambda r: r["planning"]["success"],
+        "gradients": lambda r: r["planning"]["gradient"],
         "ms per plan": lambda r: 1e3 * r["planning"]["seconds"],
-        "error at the end of training": lambda r: r["loss"],
+        "training error": lambda r: r["loss"],
     }
 
 

@@ -37,7 +37,7 @@ class Ranks:
         empty: this rank has no samples; the row that it computes with stands in for none, and is not gathered.
 
     Raises:
-        ValueError: if ``sync`` is not a bool.
+        ValueError: if ``sync`` or ``empty`` is not a bool.
     """
 
     sync: bool = True
@@ -48,6 +48,7 @@ class Ranks:
 
     def __post_init__(self) -> None:
         _checks.boolean("sync", self.sync)
+        _checks.boolean("empty", self.empty)
 
     @classmethod
     def of(cls, sync: bool, process_group: ProcessGroup | DeviceMesh | None) -> Ranks:

@@ -15,7 +15,7 @@ from examples.training import loop
 from examples.training.schedules import Schedules
 
 TODO = json.loads(os.environ.get("TODO", "{}"))
-apply, progress, parallel = Schedules.apply, loop.progress, loop.parallel
+apply, progress, prepared = Schedules.apply, loop.progress, loop.prepared
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -56,17 +56,18 @@ def acts(self, step, *args):
 
 
 def slow(*args):
-    time.sleep(TODO.get("slow", 0))
+    if os.environ.get("RANK") == "0":
+        time.sleep(TODO.get("slow", 0))
     return progress(*args)
 
 
-def synchronised(model, mine):
+def synchronised(model, settings, mine):
     for module in model.encoder.modules():
         if type(module) is nn.BatchNorm2d and TODO.get("batchnorm") == "global":
             module.__class__ = BatchNorm
-    return parallel(model, mine)
+    return prepared(model, settings, mine)
 
 
 if __name__ == "__main__":
-    Schedules.apply, loop.progress, loop.parallel = acts, slow, synchronised
+    Schedules.apply, loop.progress, loop.prepared = acts, slow, synchronised
     command.main()

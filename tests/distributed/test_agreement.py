@@ -6,7 +6,7 @@ import torch
 import symplectic_jepa as sj
 from tests.distributed import agreement_cases, empty_cases
 from tests.distributed.ddp_cases import CASES, data, run
-from tests.distributed.test_distributed import launch, relative_error
+from tests.helpers.ranks import launch, relative_error
 
 # What the error names: the rank that differs from the others, and the setting.
 NAMED = {

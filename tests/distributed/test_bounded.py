@@ -5,7 +5,7 @@ import torch
 
 from tests.distributed import bounded_cases as cases
 from tests.distributed.ddp_cases import SHARDS
-from tests.distributed.test_distributed import launch, relative_error
+from tests.helpers.ranks import launch, relative_error
 
 WORLDS = (2, 3)
 

@@ -1,10 +1,6 @@
 """Loss and every gradient on 2, 3 and 4 real processes equal one process on the concatenated batch."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,26 +9,9 @@ from symplectic_jepa import EnergyBudget
 from symplectic_jepa.distributed import Ranks
 from tests.distributed import alone_case, group_cases
 from tests.distributed.ddp_cases import CASES, SHARDS, Model, data, run
-from tests.helpers.paths import ROOT
+from tests.helpers.ranks import launch, relative_error
 
-HERE = Path(__file__).parent
 WORLDS = (2, 3, 4)
-
-
-def launch(script, world, folder):
-    """Run a script on ``world`` gloo processes; return what each rank saved."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
-    outputs = [folder / f"{world}-{rank}.pt" for rank in range(world)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / script), str(folder / f"store{world}"), str(world), str(rank), str(out)],
-            cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True,
-        )
-        for rank, out in enumerate(outputs)
-    ]  # fmt: skip
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert all(process.returncode == 0 for process in processes), "\n".join(errors)[-4000:]
-    return [torch.load(out, weights_only=True) for out in outputs]
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +19,6 @@ def results(tmp_path_factory):
     """Every rank's results: one launch per number of ranks serves all tests."""
     folder = tmp_path_factory.mktemp("ddp")
     return {world: launch("ddp_cases.py", world, folder) for world in WORLDS}
-
-
-def relative_error(a, b):
-    return ((a - b).norm() / b.norm().clamp_min(1e-30)).item()
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -5,7 +5,7 @@ import torch
 
 from tests.distributed import fsdp_case, unit_case
 from tests.distributed.ddp_cases import run
-from tests.distributed.test_distributed import launch, relative_error
+from tests.helpers.ranks import launch, relative_error
 
 pytestmark = pytest.mark.skipif(
     torch.__version__.startswith("2.6."), reason="FSDP2 of torch 2.6 needs streams that record events, no CPU has them"

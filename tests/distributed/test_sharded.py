@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from tests.distributed.test_distributed import launch
 from tests.helpers.paths import ROOT
+from tests.helpers.ranks import launch
 from tests.helpers.runs import TINY, logged, over
 
 pytestmark = [

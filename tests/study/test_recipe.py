@@ -23,7 +23,7 @@ def differences(a, b):
 
 
 WRONG = {
-    "train.epoch=1": "unknown key train.epoch in train; known: epochs, precision",
+    "train.epoch=1": "unknown key train.epoch in train; known: epochs, parallel, precision",
     "lr=1": "unknown key lr; known: method, regularizer",
     "hamjepa.p.eps.x=1": "hamjepa.p.eps must be a valid number",
     "hamjepa.p.projection=1": "unknown key hamjepa.p.projection in hamjepa.p",

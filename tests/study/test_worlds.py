@@ -93,6 +93,14 @@ def test_the_planner_finds_a_known_minimum():
     assert (found - best[:, 0]).square().mean() < 0.1 * best.square().mean()
 
 
+def test_gradients_find_a_known_minimum_too_and_nan_stops_no_other_episode():
+    best = torch.linspace(-0.8, 0.8, planning.FRAMES * 3).reshape(planning.FRAMES, 1, 3, 1)
+    weights = torch.tensor([1.0, float("nan"), 1.0])
+    found = planning.descend(lambda actions: weights * (actions - best).square().sum((0, 3)), 3)
+    assert (found - best[:, 0])[:, [0, 2]].square().mean() < 0.1 * best.square().mean()
+    assert found.isfinite().all()
+
+
 def test_the_transformer_looks_back_only_and_continues_its_own_past():
     torch.manual_seed(0)
     model = CausalTransformer(2, control_dim=1).double()
