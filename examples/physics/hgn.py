@@ -198,7 +198,7 @@ def main() -> None:
     text = f"{markdown(over_seeds(runs))}\n\nPixel MSE · 10⁴ over 30 frames\n\n{markdown(PUBLISHED)}"
     print(text)
     if options.out:
-        write(options.out, "hgn", options, text)
+        write(options.out, "hgn", "Hamiltonian generative network", options, text)
         draw(videos[0], options.out / "hgn.png")
 
 

@@ -125,7 +125,7 @@ def main() -> None:
     text = report(runs)
     print(text)
     if options.out:
-        write(options.out, "hnn", options, text)
+        write(options.out, "hnn", "Hamiltonian neural networks", options, text)
         draw(figures, options.out / "hnn.png", frame=DT * STEPS)
 
 

@@ -34,12 +34,12 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
 
 
-def write(folder: Path, name: str, options: argparse.Namespace, text: str) -> None:
-    """``NAME.md``: the command, the figure ``NAME.png`` of the first seed and the tables."""
+def write(folder: Path, name: str, title: str, options: argparse.Namespace, text: str) -> None:
+    """``NAME.md``: title, command, the figure ``NAME.png`` of the first seed and the tables."""
     seeds = " ".join(map(str, options.seed))
     command = f"python -m examples.physics.{name} --seed {seeds} --steps {options.steps} --out {folder}"
     kind = "mean ± standard deviation over the seeds" if len(options.seed) > 1 else "one seed"
-    page = f"    {command}\n\nNumbers: {kind}. Figure: seed {options.seed[0]}.\n\n![{name}]({name}.png)\n\n{text}\n"
+    page = f"# {title}\n\n    {command}\n\nNumbers: {kind}. Figure: seed {options.seed[0]}.\n\n![{name}]({name}.png)\n\n{text}\n"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.md").write_text(page, encoding="utf-8")
 

@@ -293,7 +293,7 @@ def main() -> None:
     text = report(list(runs))
     print(text)
     if options.out:
-        write(options.out, "symplectic_ode_net", options, text)
+        write(options.out, "symplectic_ode_net", "Symplectic ODE-Net", options, text)
         draw(curves[0], options.out / "symplectic_ode_net.png")
 
 

@@ -83,6 +83,11 @@ def ranks(device: str, *, timeout: float = 600.0) -> Iterator[Ranks]:
     if chosen.type == "cuda":  # modulo, because Slurm may show each task a GPU of its own only
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
+    limit = timedelta(seconds=timeout)
+    store, rank, size = next(dist.rendezvous("env://", timeout=limit))
+    # torchrun keeps its store over a restart, and in it the addresses of the processes that have died.
+    store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     yield Ranks(dist.get_rank(), dist.get_world_size(), chosen, dist.new_group(backend="gloo", timeout=PATIENCE))
     dist.destroy_process_group()  # not after an error: other ranks may wait in a collective, and the launcher ends them

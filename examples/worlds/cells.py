@@ -41,7 +41,8 @@ class Cell:
     @property
     def group(self) -> str:
         """What the predictors are compared within."""
-        return f"{self.environment}-{self.regularizer}-{self.episodes}"
+        size = "" if self.dim == Cell.dim else f"-d{self.dim}"
+        return f"{self.environment}-{self.regularizer}-{self.episodes}{size}"
 
     def result(self, out: Path) -> dict[str, Any] | None:
         """The cell's result, if it is finished.

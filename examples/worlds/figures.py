@@ -17,7 +17,7 @@ from examples.worlds.models import PAST, WorldModel
 from examples.worlds.prediction import open_loop
 from examples.worlds.probes import Probe
 
-SHOWN = (1, 4, 8, 16, 32, 64)  # frames ahead
+SHOWN = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # frames ahead
 FREE_FRAMES = 300
 PATHS = 6  # rollouts in the phase portraits
 
@@ -28,8 +28,8 @@ def draw(cells: Sequence[Cell], data: Data, out: Path, path: Path) -> None:
     models = {cell.predictor: cell.load(out) for cell in cells}
     read = {cell.predictor: probes(models[cell.predictor], data, cell)[1] for cell in cells}
     rows = len(cells) + 1
-    figure = Figure(figsize=(13, 1.3 * rows + 2.6 * (1 + (len(cells) + 1) // 4) + 2.6), layout="constrained", dpi=130)
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[1.3 * rows, 2.9, 2.9])
+    figure = Figure(figsize=(13, rows + 6), layout="constrained", dpi=130)
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[rows, 3, 3])
     top.suptitle("Frames, and predictions from the first two, decoded from q", fontsize=10)
     _frames(top, models, data)
     errors, energies = middle.subplots(1, 2)
@@ -71,7 +71,7 @@ def _errors(
     axis.set(xscale="log", yscale="log", xlabel="frames ahead", title="Error of the decoded positions")
     axis.title.set_fontsize(10)
     axis.grid(alpha=0.25, linewidth=0.5)
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="lower right")
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ def _group(name: str, predictors: dict[str, list[dict[str, Any]]]) -> str:
     records = [record for some in predictors.values() for record in some]
     cell = records[0]["cell"]
     environment = ENVIRONMENTS[cell["environment"]]
-    title = f"{environment.gym_id}, {cell['regularizer']}, {cell['episodes']:,} training episodes"
+    title = f"{environment.gym_id}, {cell['regularizer']}, {cell['episodes']:,} training episodes, d = {cell['dim']}"
     tables = [
         ("Physical state, R² of a probe on test frames", _probe_columns(environment.quantities)),
         ("Open loop: error of the decoded positions after k frames", _horizon_columns("position")),

@@ -127,7 +127,7 @@ class Ranks:
             return [rows]
         own = torch.zeros(self.size, dtype=torch.int64, device=device)
         own[self.rank] = 0 if self.empty else rows
-        counts: list[int] = Ranks(group=self.group).sum([own])[0].tolist()
+        counts: list[int] = self.sum([own])[0].tolist()
         return counts
 
     def gather(self, x: Tensor, counts: Sequence[int]) -> Tensor:

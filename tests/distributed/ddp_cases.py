@@ -133,7 +133,7 @@ def main(rank, world):
     # What one public implementation does: the sum in place, unseen by autograd.
     from symplectic_jepa import distributed
 
-    def unseen(x, group):
+    def unseen(x, counters, group, member, lengths):
         total = x.detach().clone()
         dist.all_reduce(total)
         return x + (total - x).detach()

@@ -65,7 +65,8 @@ def test_a_rank_without_samples_adds_no_pairs(results):
 @pytest.mark.parametrize("world", WORLDS)
 def test_an_mmd_exchanges_its_rows_once(results, world):
     for rank in results[world]:
-        assert rank["numbers sent"] == [2 * max(SHARDS[world]) * cases.D]
+        rows = [n for n in rank["numbers sent"] if n > 1]  # a single number: the ranks compare their settings
+        assert rows == [2 * max(SHARDS[world]) * cases.D]
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -153,7 +153,8 @@ def test_tasks_of_srun_stop_with_the_signals_code_and_go_on_without_a_common_dis
 @pytest.mark.slow
 def test_a_rank_with_other_settings_is_refused_by_name(tmp_path):
     results = srun([tmp_path / "a", tmp_path / "b"], others=["optim.lr=0.5"])
-    assert [code for code, _ in results] == [1, 1]
+    assert results[0][0] == 1
+    assert results[1][0] != 0  # it may be ended by the end of rank 0
     assert "every rank must have the same optim.lr, got 0.001 on rank 0 and 0.5 on rank 1" in results[0][1]
     assert "every rank" not in results[1][1]
 
