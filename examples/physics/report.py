@@ -39,7 +39,8 @@ def write(folder: Path, name: str, title: str, options: argparse.Namespace, text
     seeds = " ".join(map(str, options.seed))
     command = f"python -m examples.physics.{name} --seed {seeds} --steps {options.steps} --out {folder}"
     kind = "mean ± standard deviation over the seeds" if len(options.seed) > 1 else "one seed"
-    page = f"# {title}\n\n    {command}\n\nNumbers: {kind}. Figure: seed {options.seed[0]}.\n\n![{name}]({name}.png)\n\n{text}\n"
+    head = f"# {title}\n\n    {command}\n\nNumbers: {kind}. Figure: seed {options.seed[0]}."
+    page = f"{head}\n\n![{name}]({name}.png)\n\n{text}\n"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.md").write_text(page, encoding="utf-8")
 

@@ -21,10 +21,11 @@ def report(cells: Sequence[Cell], out: Path) -> str:
     for cell in cells:
         if record := cell.result(out):
             groups.setdefault(cell.group, {}).setdefault(cell.predictor, []).append(record)
-    return "\n".join(_group(name, predictors) for name, predictors in groups.items())
+    head = "# World models: tables\n\nMean ± standard deviation over seeds; ∞: a rollout that overflows.\n"
+    return "\n".join([head, *(_group(predictors) for predictors in groups.values())])
 
 
-def _group(name: str, predictors: dict[str, list[dict[str, Any]]]) -> str:
+def _group(predictors: dict[str, list[dict[str, Any]]]) -> str:
     records = [record for some in predictors.values() for record in some]
     cell = records[0]["cell"]
     environment = ENVIRONMENTS[cell["environment"]]
@@ -37,7 +38,7 @@ def _group(name: str, predictors: dict[str, list[dict[str, Any]]]) -> str:
         ("Surprise: AUC against normal frames", _surprise_columns(records)),
         ("Planning to a goal image, episodes solved", _planning_columns()),
     ]
-    lines = [f"### {title}", ""]
+    lines = [f"## {title}", ""]
     for heading, columns in tables:
         lines += [f"{heading}:", "", "| predictor | seeds | " + " | ".join(columns) + " |"]
         lines.append("|---|---|" + "---|" * len(columns))
