@@ -107,7 +107,10 @@ def _spread(values: Sequence[float]) -> str:
     if not all(map(math.isfinite, values)):
         return "∞"
     text = _number(mean(values))
-    return text if len(values) < 2 else f"{text} ± {_number(stdev(values))}"
+    if len(values) < 2:
+        return text
+    spread = stdev(values)
+    return f"{text} ± {spread:.0f}" if 10 <= spread < 1e4 else f"{text} ± {spread:.1g}"
 
 
 def _number(x: float) -> str:
