@@ -1,4 +1,4 @@
-"""Two processes with unequal shards, compared with one process that has the whole batch."""
+"""Two ranks with unequal shards, compared with a single process."""
 
 import torch
 import torch.distributed as dist

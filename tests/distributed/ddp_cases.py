@@ -50,6 +50,11 @@ CASES = {
     "symplectic_net": lambda: sj.TrajectoryObjective(
         sj.SymplecticNetPredictor(D, hidden_dim=8), horizon=1, match="qp", detach_target=False, penalties=penalties()
     ),
+    "damped": lambda: sj.HamJEPAObjective(
+        sj.HamiltonianPredictor(sj.DampedHamiltonian(sj.SeparableHamiltonian(D, hidden_dim=8), 0.2, learn=True)),
+        match="qp",
+        penalties=penalties(),
+    ),
     "lejepa": lambda: sj.LeJEPAObjective(sj.sigreg_penalties(slices=7, weight=0.5)),
     "lejepa_pooled": lambda: sj.LeJEPAObjective(sj.sigreg_penalties(slices=7, views="stacked"), convention="convex"),
     "hamsigreg_diagonal": lambda: sj.HamSIGReg(sj.geometries.DiagonalGeometry(torch.linspace(0.5, 2, 2 * D)), slices=7),

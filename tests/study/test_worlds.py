@@ -143,7 +143,7 @@ def test_the_command_from_end_to_end(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert (tmp_path / "report.md").read_text() in printed
     assert all(f"| {name} | 1 |" in printed for name in names)
-    assert (tmp_path / "pendulum-floors-64.png").stat().st_size > 10_000
+    assert (tmp_path / "pendulum-floors-64-d4.png").stat().st_size > 10_000
     cell = Cell("pendulum", "potential", "floors", 64, 0, dim=4, steps=3)
     record = cell.result(tmp_path)
     assert set(record["surprise"]) == {"teleport", "reversed time", "half gravity", "double gravity"}

@@ -73,8 +73,8 @@ class Ranked:
                 facts[path or "loss"] = type(module).__name__
                 facts.update({prefix + name: x for name, x in _settings(module).items()})
             if isinstance(module, ExactBuffers):
-                exact = {name: module.get_buffer(name) for name in module._exact if name in module._buffers}
-                facts.update({prefix + name: x.item() for name, x in exact.items() if x.numel() == 1})
+                exact = {prefix + name: module._buffers.get(name) for name in module._exact}
+                facts.update({name: x.item() for name, x in exact.items() if x is not None and x.numel() == 1})
             if isinstance(module, nn.ModuleDict):
                 facts[path] = tuple(module)
         return facts
