@@ -171,16 +171,16 @@ def test_a_killed_rank_is_restarted_from_the_last_steps_checkpoint(whole, tmp_pa
 @pytest.mark.slow
 def test_an_evaluation_may_take_longer_than_a_collective(whole, tmp_path):
     """The ranks may start some seconds apart, hence no shorter limit."""
-    settings = ("train.timeout=15", "evaluation.every=1")
-    assert_finished(srun([tmp_path / "a", tmp_path / "b"], *settings, todo={"slow": 25}))
+    settings = ("train.timeout=15", "evaluation.every=2")
+    assert_finished(srun([tmp_path / "a", tmp_path / "b"], *settings, todo={"slow": 20}))
     assert_same_run(whole, tmp_path / "a" / "run")
 
 
 @pytest.mark.slow
 def test_a_rank_that_does_not_join_a_collective_in_time_ends_the_job(tmp_path):
-    ((code, errors), _) = srun([tmp_path / "a", tmp_path / "b"], "train.timeout=15", todo={"stall": 40})
+    ((code, errors), _) = srun([tmp_path / "a", tmp_path / "b"], "train.timeout=15", todo={"stall": 24})
     assert code not in (0, None)
-    assert "15000ms" in errors
+    assert re.search("15000ms|timeout|timed out", errors)  # gloo has several words for it
 
 
 @pytest.mark.slow
