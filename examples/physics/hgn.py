@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import symplectic_jepa as sj
 from examples.physics.report import Numbers, arguments, markdown, over_seeds, write
+from examples.physics.systems import Pendulum
 
 PIXELS, FRAME = 32, 0.1
 SEEN, HORIZON, PREDICTED = 4, 12, 60  # frames: that the encoder reads, to predict in training, to predict in the test
@@ -38,22 +39,6 @@ PUBLISHED = (
     ("replication, HGN (Leapfrog), reads 5 frames", "44.29 ± 0.19", "44.12 ± 0.42"),
 )
 SPANS = {f"frames 1–{HORIZON}": (0, HORIZON), f"frames {HORIZON + 1}–{PREDICTED}": (HORIZON, PREDICTED)}
-
-
-class Pendulum(sj.hamiltonians.AbstractSeparable):
-    """``H = p² + 3 (1 − cos q)``, the paper's."""
-
-    def potential(self, q: Tensor) -> Tensor:
-        return 3 * (1 - q.cos()).sum(-1)
-
-    def force(self, q: Tensor) -> Tensor:
-        return -3 * q.sin()
-
-    def kinetic(self, p: Tensor) -> Tensor:
-        return p.square().sum(-1)
-
-    def velocity(self, p: Tensor) -> Tensor:
-        return 2 * p
 
 
 def simulate(count: int, frames: int, generator: torch.Generator) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 import symplectic_jepa as sj
 from examples.physics.report import Numbers, arguments, markdown, over_seeds, write
+from examples.physics.systems import Pendulum
 
 # Controls, counts and times of the authors' second task (experiment-single-embed of their repository).
 CONTROLS, STARTS, FRAMES, FRAME = (-2.0, -1.0, 0.0, 1.0, 2.0), 64, 20, 0.05
@@ -48,25 +49,12 @@ PUBLISHED = {
 }
 
 
-class Pendulum(sj.hamiltonians.AbstractSeparable):
-    """``H = ½ · 3 p² + 5 (1 − cos q)``; it hangs at ``q = 0``."""
-
-    def potential(self, q: Tensor) -> Tensor:
-        return 5 * (1 - q.cos()).sum(-1)
-
-    def force(self, q: Tensor) -> Tensor:
-        return -5 * q.sin()
-
-    def kinetic(self, p: Tensor) -> Tensor:
-        return 1.5 * p.square().sum(-1)
-
-    def velocity(self, p: Tensor) -> Tensor:
-        return 3 * p
+PENDULUM = Pendulum(gravity=5.0, inverse_mass=3.0)
 
 
 def simulate(starts: Tensor, controls: Tensor, *, frames: int) -> Tensor:
     """The true states ``(frames, N, 2)`` from float64 states ``(N, 2)``, the first frame, under torques ``(N, 1)``."""
-    system = sj.ControlledHamiltonian(Pendulum(), torch.ones(1, 1, dtype=starts.dtype))
+    system = sj.ControlledHamiltonian(PENDULUM, torch.ones(1, 1, dtype=starts.dtype))
     truth = sj.HamiltonianPredictor(system, dt=FRAME / 5, steps=5, integrator=sj.yoshida6)
     return torch.cat((starts[None], truth.rollout(starts, controls.expand(frames - 1, *controls.shape))))
 

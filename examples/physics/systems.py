@@ -8,6 +8,7 @@ pendulum's range [1.3, 2.3] is that of ``√(q² + p²)``, and [0.5, 1.5] is tha
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Generator, Tensor
@@ -26,9 +27,9 @@ class System(sj.hamiltonians.AbstractSeparable):
     test: int
     noise: float  # standard deviation in every coordinate of an observation
 
+    @abstractmethod
     def starts(self, count: int, generator: Generator) -> Tensor:
         """Random first states, ``(count, 2d)``, in float64."""
-        raise NotImplementedError
 
     def observe(self, count: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         """First states ``(N, 2d)``; noisy states and the exact time derivatives, each ``(frames * N, 2d)``."""
@@ -62,15 +63,25 @@ class MassSpring(System):
 
 
 class Pendulum(MassSpring):
-    """``H = 3 (1 − cos q) + p²``."""
+    """``H = g (1 − cos q) + a p²/2``, by default ``3 (1 − cos q) + p²``; it hangs at ``q = 0``."""
 
     name, frames = "pendulum", 45
 
+    def __init__(self, gravity: float = 3.0, inverse_mass: float = 2.0) -> None:
+        super().__init__()
+        self.gravity, self.inverse_mass = gravity, inverse_mass
+
     def potential(self, q: Tensor) -> Tensor:
-        return 3 * (1 - q.cos()).sum(-1)
+        return self.gravity * (1 - q.cos()).sum(-1)
 
     def force(self, q: Tensor) -> Tensor:
-        return -3 * q.sin()
+        return -self.gravity * q.sin()
+
+    def kinetic(self, p: Tensor) -> Tensor:
+        return 0.5 * self.inverse_mass * p.square().sum(-1)
+
+    def velocity(self, p: Tensor) -> Tensor:
+        return self.inverse_mass * p
 
     def starts(self, count: int, generator: Generator) -> Tensor:
         return on_circle(uniform(1.3, 2.3, count, generator), generator)

@@ -70,7 +70,7 @@ class Cell:
         return model.eval()
 
 
-def run_cell(cell: Cell, data: Data, out: Path) -> dict[str, Any]:
+def run_cell(cell: Cell, data: Data, out: Path) -> None:
     """Train, measure on the test episodes, and keep the model and its measures."""
     model = cell.build()
     losses = train(model, data.train, steps=cell.steps, batch=cell.batch, lr=cell.lr, seed=cell.seed)
@@ -79,7 +79,6 @@ def run_cell(cell: Cell, data: Data, out: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     save_atomically(folder / MODEL, model.state_dict())
     write_atomically(folder / RESULT, json.dumps(record, indent=1))
-    return record
 
 
 def measure(model: WorldModel, data: Data, cell: Cell) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from examples.worlds.environments import ENVIRONMENTS, Environment
 from examples.worlds.episodes import SIZE, Data
 from examples.worlds.models import PAST, WorldModel
 from examples.worlds.prediction import open_loop
-from examples.worlds.probes import Probe
+from examples.worlds.probes import Probe, regress
 
 SHOWN = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # frames ahead
 FREE_FRAMES = 300
@@ -130,13 +130,5 @@ def fit_decoder(model: WorldModel, data: Data, *, steps: int = 400, batch: int =
             nn.Linear(256, SIZE * SIZE),
             nn.Unflatten(-1, (SIZE, SIZE)),
         )
-        optimizer = torch.optim.Adam(decoder.parameters(), lr=2e-3)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for _ in range(steps):
-            index = torch.randint(len(q), (batch,))
-            loss = (decoder(q[index]) - frames[index].float() / 255).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        regress(decoder, q, lambda index: frames[index].float() / 255, steps=steps, batch=batch, lr=2e-3)
     return decoder

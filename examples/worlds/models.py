@@ -45,10 +45,6 @@ class WorldModel(nn.Module):
         z: Tensor = self.encoder(frames[:, :, None].float() / 255)
         return z
 
-    def loss(self, frames: Tensor, actions: Tensor) -> Tensor:
-        """The loss of episodes: frames ``(T, B, size, size)``, actions ``(T − 1, B, m)``."""
-        return self.objective(self.encode(frames), actions[PAST - 1 :]).loss
-
     def imagine(self, states: Tensor, actions: Tensor) -> Tensor:
         """Continue states ``(C, B, 2d)`` under actions ``(C − 1 + T, B, m)`` of past and future: ``(T, B, 2d)``."""
         predictor = self.objective.prediction.predictor

@@ -24,17 +24,24 @@ def fit_mlp(states: Tensor, targets: Tensor, *, steps: int = 1500, batch: int = 
         mlp = nn.Sequential(nn.Linear(n, 128), nn.GELU(), nn.Linear(128, 128), nn.GELU(), nn.Linear(128, m))
         (shift, scale), (mean, std) = (_moments(x) for x in (states, targets))
         x, y = (states - shift) / scale, (targets - mean) / std
-        optimizer = torch.optim.Adam(mlp.parameters(), lr=3e-3)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for _ in range(steps):
-            index = torch.randint(len(x), (batch,))
-            loss = (mlp(x[index]) - y[index]).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        regress(mlp, x, lambda index: y[index], steps=steps, batch=batch, lr=3e-3)
     mlp.requires_grad_(False)
     return lambda z: mlp((z - shift) / scale) * std + mean
+
+
+def regress(
+    network: nn.Module, inputs: Tensor, targets: Callable[[Tensor], Tensor], *, steps: int, batch: int, lr: float
+) -> None:
+    """Minimise the squared error of ``network(inputs[index]) − targets(index)`` by Adam with a cosine decay."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        index = torch.randint(len(inputs), (batch,))
+        loss = (network(inputs[index]) - targets(index)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
 
 
 def r_squared(probe: Probe, states: Tensor, targets: Tensor) -> Tensor:

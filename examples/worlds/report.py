@@ -30,23 +30,44 @@ def _group(predictors: dict[str, list[dict[str, Any]]]) -> str:
     cell = records[0]["cell"]
     environment = ENVIRONMENTS[cell["environment"]]
     title = f"{environment.gym_id}, {cell['regularizer']}, {cell['episodes']:,} training episodes, d = {cell['dim']}"
-    tables = [
-        ("Physical state, R² of a probe on test frames", _probe_columns(environment.quantities)),
-        ("Open loop: error of the decoded positions after k frames", _horizon_columns("position")),
-        ("The same of the velocities", _horizon_columns("velocity")),
-        ("Without actions: distance to the encoded data (unseen states: 1), and change of energy", _free_columns()),
-        ("Surprise: AUC against normal frames", _surprise_columns(records)),
-        ("Planning to a goal image, episodes solved", _planning_columns()),
+    first = records[0]
+    tables: list[tuple[str, Columns, dict[str, list[float]]]] = [
+        ("Physical state, R² of a probe on test frames", _probe_columns(environment.quantities), {}),
+        (
+            "Open loop: error of the decoded positions after k frames",
+            _horizon_columns("position"),
+            {"standing still": first["open loop"]["still_position"]},
+        ),
+        (
+            "The same of the velocities",
+            _horizon_columns("velocity"),
+            {"standing still": first["open loop"]["still_velocity"]},
+        ),
+        (
+            "Without actions: distance to the encoded data (unseen states: 1), and change of energy",
+            _free_columns(),
+            {"simulator": [1.0, 1.0, 1.0, *first["free"]["true_energy"]]},
+        ),
+        ("Surprise: AUC against normal frames", _surprise_columns(records), {}),
+        (
+            "Planning to a goal image, episodes solved",
+            _planning_columns(),
+            {
+                "the planner on the simulator": [first["planning"]["simulator"]],
+                "random actions": [first["planning"]["random"]],
+            },
+        ),
     ]
     lines = [f"## {title}", ""]
-    for heading, columns in tables:
+    for heading, columns, references in tables:
         lines += [f"{heading}:", "", "| predictor | seeds | " + " | ".join(columns) + " |"]
         lines.append("|---|---|" + "---|" * len(columns))
         for predictor, some in predictors.items():
             values = " | ".join(_spread([read(record) for record in some]) for read in columns.values())
             lines.append(f"| {predictor} | {len(some)} | {values} |")
-        for label, values in _references(heading, records, len(columns)):
-            lines.append(f"| *{label}* | | " + " | ".join(values) + " |")
+        for label, known in references.items():
+            cells = [*map(_number, known), *[""] * (len(columns) - len(known))]
+            lines.append(f"| *{label}* | | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -85,21 +106,6 @@ def _planning_columns() -> Columns:
         "ms per plan": lambda r: 1e3 * r["planning"]["seconds"],
         "training error": lambda r: r["loss"],
     }
-
-
-def _references(heading: str, records: Records, width: int) -> list[tuple[str, list[str]]]:
-    """Rows that no model enters."""
-    first = records[0]
-    if heading.startswith("Open loop") or heading.startswith("The same"):
-        half = "still_position" if heading.startswith("Open loop") else "still_velocity"
-        return [("standing still", [_number(x) for x in first["open loop"][half]])]
-    if heading.startswith("Without"):
-        return [("simulator", ["1", "1", "1", *(_number(x) for x in first["free"]["true_energy"])])]
-    if heading.startswith("Planning"):
-        blank = [""] * (width - 1)
-        names = {"the planner on the simulator": "simulator", "random actions": "random"}
-        return [(label, [_number(first["planning"][key]), *blank]) for label, key in names.items()]
-    return []
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -32,7 +32,7 @@ def test_the_true_pendulum_conserves_its_energy_minus_the_work_of_the_torque(pen
 
 def test_both_observations_of_a_state_have_its_energy(pendulum):
     states, _ = pendulum
-    expected = ode.Pendulum()(*sj.split_state(states))
+    expected = ode.PENDULUM(*sj.split_state(states))
     for task in ode.TASKS:
         torch.testing.assert_close(ode.energy(task, ode.observe(task, states)), expected, rtol=1e-12, atol=1e-12)
 
@@ -62,7 +62,7 @@ def test_the_true_functions_predict_the_true_motion_to_the_order_of_the_integrat
     for task in ode.TASKS:
         model = ode.SymplecticODENet(task)
         model.energy = sj.MassMatrixHamiltonian(
-            lambda q: torch.full((*q.shape, 1), 3**0.5, dtype=F64), ode.Pendulum().potential
+            lambda q: torch.full((*q.shape, 1), 3**0.5, dtype=F64), ode.PENDULUM.potential
         )
         model.system = sj.ControlledHamiltonian(model.energy, lambda q: torch.ones(*q.shape, 1, dtype=F64))
         x, errors = ode.observe(task, states), []

@@ -20,6 +20,10 @@ class VICReg(BatchRegularizer):
     prediction loss, ``Penalty(VICReg(), weight=2/25, views="separate")`` gives the original ratios. In
     `LeJEPAObjective`, whose two-view loss is an eighth of that distance, use an eighth of that weight.
 
+    With ``N < D`` the covariance term is computed from pairs of samples, without a ``D × D`` matrix. Over several ranks
+    this takes a small collective for the row counts before the objective's, and with ``N < D`` another one for the
+    samples; a compiled graph cannot wait for the counts and uses the matrix.
+
     Args:
         variance: weight ``μ`` of the variance hinge.
         covariance: weight ``ν`` of the covariance term.
@@ -27,10 +31,6 @@ class VICReg(BatchRegularizer):
         eps: offset ``ε``, which keeps the gradient of the root finite at zero variance.
         sync: see `BatchRegularizer`.
         process_group: see `BatchRegularizer`.
-
-    With ``N < D`` the covariance term is computed from pairs of samples, without a ``D × D`` matrix. Over several ranks
-    this takes a small collective for the row counts before the objective's, and with ``N < D`` another one for the
-    samples; a compiled graph cannot wait for the counts and uses the matrix.
 
     Raises:
         ValueError: if a weight is negative, or ``floor`` or ``eps`` not positive.
