@@ -1,7 +1,7 @@
 """Gymnasium's classic control tasks, their dynamics written for whole batches.
 
 Data, planning and the tests for surprise need many trajectories, some of them under another gravity. So the equations
-of motion stand here once more, for tensors; a test compares every step with gymnasium's. Frames are gymnasium's own.
+of motion are written here again, for tensors; a test compares their steps with gymnasium's. Frames are gymnasium's own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Environment(ABC):
     frame_skip: ClassVar[int] = 1  # steps of gymnasium between two frames
     crop: ClassVar[tuple[int, int]]  # height and width of the middle of the picture that is kept
     quantities: ClassVar[tuple[str, ...]]  # what `observe` returns
-    positions: ClassVar[int]  # the first so many are visible in a single frame
+    positions: ClassVar[int]  # number of quantities, from the first, that a single frame shows
 
     def __init__(self) -> None:
         self._renderer: Any = None
@@ -58,7 +58,7 @@ class Environment(ABC):
         return state
 
     def render(self, states: Tensor, size: int) -> Tensor:
-        """Pictures of states ``(N, n)``: grey ``(N, size, size)`` in uint8, dark on black."""
+        """Pictures of states ``(N, n)``: grey ``(N, size, size)`` in uint8, bright on black."""
         if self._renderer is None:
             os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no screen is needed
             import gymnasium  # noqa: PLC0415

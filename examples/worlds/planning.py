@@ -34,7 +34,7 @@ class Planning:
 
 @torch.no_grad()
 def plan_to_goals(model: WorldModel, environment: Environment, episodes: Episodes) -> Planning:
-    """Plan once for every test episode, carry the plan out, and compare the end with the goal."""
+    """Plan once for every test episode, execute the plan, and compare its end with the goal."""
     some = episodes.first(EPISODES)
     n, start = environment.positions, some.states[PAST - 1].double()
     count = len(start)
