@@ -6,8 +6,8 @@ LAYER := $(VENV)/stable-pretraining
 CONSTRAINTS ?= constraints.txt
 TESTS ?=  # folders or files; default: all
 WORKERS ?= auto
-# A file stays on one worker, together with the fixtures that its tests share. In order: long files first, few at the end.
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(TESTS)
+# A file stays on one worker, together with the fixtures that its tests share.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(TESTS)
 
 .PHONY: demo test quick lint bench reproduce dist docs docs-serve clean
 
